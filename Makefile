@@ -1,0 +1,43 @@
+# Every verb sets up what it needs: a virtual environment in .venv with locked, hashed requirements.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: help setup demo test lint types imports bench proto docs lock clean
+
+help:            ## show the verbs
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+setup: $(STAMP)  ## make .venv and install the locked requirements
+
+$(STAMP): requirements/dev.txt pyproject.toml
+	@echo "setting up $(VENV) (once, about a minute)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Lightkeeper needs Python 3.11 or later; say which with make PYTHON=/path/to/python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+lint: $(STAMP)   ## check style and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(STAMP)  ## check types
+	$(BIN)/mypy
+
+imports: $(STAMP) ## check the direction of imports
+	$(BIN)/lint-imports --no-cache
+
+test: lint types imports ## run every check and test
+	$(BIN)/pytest
+
+proto: $(STAMP)  ## generate the protobuf code from proto/agent.proto
+	$(BIN)/python tools/generate_proto.py
+
+lock:            ## lock the requirements again (needs uv)
+	uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 pyproject.toml --extra images -o requirements/agent.txt
+	uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 pyproject.toml --extra images --extra demo --group dev -o requirements/dev.txt
+
+clean:           ## remove what the verbs made
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,54 @@
+"""The command line: one module a command group, each with `add_to(commands)`; they print, and never log.
+
+A command is a function that takes the parsed arguments and returns nothing; a refusal is an `AgentError` that it lets
+pass. Heavy modules are imported inside the command functions, so that `--help` costs no more than argparse.
+
+Exit codes: 0 done; 1 refused, with the reason on stderr; 2 wrong usage; 3 the agent cannot be reached; 70 a fault of
+Lightkeeper's own; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from lightkeeper import __version__
+from lightkeeper.cli import output
+from lightkeeper.errors import AgentError, InternalError, Unavailable
+
+EXIT_REFUSED = 1
+EXIT_UNREACHABLE = 3
+EXIT_INTERNAL = 70
+EXIT_INTERRUPTED = 130
+
+GROUPS = ("agent", "models", "predict", "package", "ca", "config")
+"""The modules of this package, in the order `--help` shows their commands."""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of every command."""
+    parser = argparse.ArgumentParser(prog="lightkeeper", description="An inference agent for edge devices.")
+    parser.add_argument("--version", action="version", version=f"lightkeeper {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for group in GROUPS:
+        import_module(f"lightkeeper.cli.{group}").add_to(commands)
+    return parser
+
+
+def run(argv: Sequence[str], program: str = "lightkeeper") -> int:
+    """Run one command line and return the process's exit code; refusals are printed under the program's name."""
+    args = build_parser().parse_args(argv)
+    as_json = getattr(args, "json", False)
+    try:
+        args.command(args)
+    except AgentError as error:
+        output.refusal(error, as_json=as_json, program=program)
+        if isinstance(error, Unavailable):
+            return EXIT_UNREACHABLE
+        return EXIT_INTERNAL if isinstance(error, InternalError) else EXIT_REFUSED
+    except KeyboardInterrupt:
+        print(f"{program}: interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    return 0

@@ -1,0 +1,55 @@
+"""How commands speak: tables and colour on a terminal, plain columns in a pipe, one JSON document with `--json`.
+
+Results go to stdout, refusals and progress to stderr.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+
+from lightkeeper.errors import AgentError
+
+
+def add_json_flag(parser: argparse.ArgumentParser) -> None:
+    """Give a command the `--json` flag."""
+    parser.add_argument("--json", action="store_true", help="print one JSON document instead of text")
+
+
+def document(value: object) -> None:
+    """Print one JSON document."""
+    print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print rows of text under headings: framed on a terminal, tab-separated without headings in a pipe."""
+    if not sys.stdout.isatty():
+        for row in rows:
+            print("\t".join(row))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    framed = Table(*headings, show_lines=any("\n" in cell for row in rows for cell in row))
+    for row in rows:
+        framed.add_row(*row)
+    Console().print(framed, markup=False)
+
+
+def refusal(error: AgentError, *, as_json: bool, program: str) -> None:
+    """Print a refusal: as JSON on stdout where the caller asked for JSON, else as text on stderr."""
+    if as_json:
+        fault = {
+            "reason": error.reason,
+            "message": error.message,
+            "facts": error.facts,
+            "next_step": error.next_step,
+        }
+        document({"error": fault})
+        return
+    first, *rest = error.diagnostics().splitlines()
+    if sys.stderr.isatty():
+        first = f"\x1b[31m{first}\x1b[0m"
+    print(f"{program}: {first}", *rest, sep="\n", file=sys.stderr)

@@ -1,0 +1,616 @@
+"""Every refusal Lightkeeper can give: one tree, one reason code a leaf.
+
+A concrete error has a `reason` (stable, upper snake case; scripts and dashboards match on it) and a `next_step` (what
+the person at the device does now). The instance carries the message and the facts (names, sizes, expected and given).
+Nothing here knows gRPC: `transport/status.py` maps the second level of this tree to status codes, `cli` maps it to
+exit codes, and `docs/errors.md` is generated from it.
+
+    AgentError
+    |-- ConfigurationError      the configuration file cannot be used; the agent does not start
+    |-- SocketError             the socket path cannot be served; the agent does not start
+    |-- InvalidRequest          the caller sent something that no retry will make right
+    |   `-- InvalidTensor       ... about one tensor
+    |       `-- SharedMemoryRefused
+    |-- NotFound
+    |-- AlreadyExists
+    |-- ResourcesExhausted      not enough of something right now; a later try may pass
+    |-- PackageRefused          the package can't be trusted or can't run here
+    |   |-- SignatureRefused    ... because of its signature or certificates
+    |   |-- ContentRefused      ... because its files are not what was signed
+    |   `-- CannotRunHere       ... because of this device or this agent
+    |-- SigningError            a package or authority could not be made
+    |-- InternalError           a fault of the agent or of a model, not of the caller
+    |-- NotImplementedHere      a method this build does not offer
+    `-- Unavailable             the agent is stopping, or cannot be reached
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class AgentError(Exception):
+    """The root of every refusal. Abstract classes have an empty `reason`; only leaves are raised."""
+
+    reason: ClassVar[str] = ""
+    next_step: ClassVar[str] = ""
+
+    def __init__(self, message: str, **facts: object) -> None:
+        """Keep the message and the facts; facts become text, as they travel in `google.rpc.ErrorInfo`."""
+        super().__init__(message)
+        self.message = message
+        self.facts: dict[str, str] = {key: str(value) for key, value in facts.items()}
+
+    def diagnostics(self) -> str:
+        """Return the text for an operator: what happened, the facts, what to do next."""
+        lines = [f"{self.message} [{self.reason}]"]
+        lines += [f"  {key}: {value}" for key, value in self.facts.items()]
+        if self.next_step:
+            lines.append(f"  next step: {self.next_step}")
+        return "\n".join(lines)
+
+
+def concrete_errors() -> dict[str, type[AgentError]]:
+    """Return every concrete error by its reason code, in the order of this file."""
+    found: dict[str, type[AgentError]] = {}
+    stack: list[type[AgentError]] = [AgentError]
+    while stack:
+        error = stack.pop(0)
+        stack[:0] = error.__subclasses__()
+        if error.reason:
+            found[error.reason] = error
+    return found
+
+
+# --- configuration ---------------------------------------------------------------------------------------------------
+
+
+class ConfigurationError(AgentError):
+    """The configuration file cannot be used."""
+
+
+class ConfigUnreadable(ConfigurationError):
+    """The file is missing, not readable or not one JSON object."""
+
+    reason = "CONFIG_UNREADABLE"
+    next_step = "give -c the path of a readable file with one JSON object; `lightkeeper config init` writes one"
+
+
+class ConfigInvalid(ConfigurationError):
+    """One or more values are wrong or missing; `faults` lists all of them."""
+
+    reason = "CONFIG_INVALID"
+    next_step = "correct every line listed, then run `lightkeeper config check FILE`"
+
+
+# --- socket ----------------------------------------------------------------------------------------------------------
+
+
+class SocketError(AgentError):
+    """The socket path cannot be served."""
+
+
+class SocketAddressInvalid(SocketError):
+    """The address is empty, or of a scheme other than a Unix socket's."""
+
+    reason = "SOCKET_ADDRESS_INVALID"
+    next_step = "give -a a file path, such as /tmp/agent.sock or unix:/tmp/agent.sock"
+
+
+class SocketPathTooLong(SocketError):
+    """The path does not fit the kernel's socket address."""
+
+    reason = "SOCKET_PATH_TOO_LONG"
+    next_step = "choose a shorter path; the kernel's limit is 107 bytes"
+
+
+class SocketFolderMissing(SocketError):
+    """The folder the socket would lie in does not exist or is not a folder."""
+
+    reason = "SOCKET_FOLDER_MISSING"
+    next_step = "make the folder first, or choose another path"
+
+
+class SocketPathExists(SocketError):
+    """Something that is not a socket lies at the path."""
+
+    reason = "SOCKET_PATH_EXISTS"
+    next_step = "choose another path, or move the file away; the agent never removes a file that is not a socket"
+
+
+class SocketStale(SocketError):
+    """A socket file lies at the path and nobody serves it."""
+
+    reason = "SOCKET_STALE"
+    next_step = "start with -f to remove the stale socket file"
+
+
+class SocketInUse(SocketError):
+    """Another process serves the path right now."""
+
+    reason = "SOCKET_IN_USE"
+    next_step = "stop the other agent first, or choose another path"
+
+
+class SocketDenied(SocketError):
+    """The operating system refused to make the socket."""
+
+    reason = "SOCKET_DENIED"
+    next_step = "run the agent as a user who may write in the folder, or choose another path"
+
+
+# --- requests --------------------------------------------------------------------------------------------------------
+
+
+class InvalidRequest(AgentError):
+    """The request itself is wrong."""
+
+
+class MessageMalformed(InvalidRequest):
+    """The bytes are not the protobuf message the method takes."""
+
+    reason = "MESSAGE_MALFORMED"
+    next_step = "generate the client from proto/agent.proto and send that method's request message"
+
+
+class NameInvalid(InvalidRequest):
+    """A model's name does not match the pattern."""
+
+    reason = "NAME_INVALID"
+    next_step = "use 1 to 63 letters, digits and hyphens, with a letter or digit first and last"
+
+
+class UrlInvalid(InvalidRequest):
+    """A model's url is empty or of a kind that is not a local path."""
+
+    reason = "URL_INVALID"
+    next_step = "give the path or file:// URL of a package folder or a .tar.gz archive on this device"
+
+
+class InvalidTensor(InvalidRequest):
+    """A tensor does not fit the model."""
+
+
+class TensorMissing(InvalidTensor):
+    """The model needs an input that the request does not have."""
+
+    reason = "TENSOR_MISSING"
+    next_step = "send every input that DescribeModel lists"
+
+
+class TensorUnknown(InvalidTensor):
+    """The request has a tensor that the model does not take."""
+
+    reason = "TENSOR_UNKNOWN"
+    next_step = "use the input names that DescribeModel lists"
+
+
+class TensorDuplicate(InvalidTensor):
+    """Two tensors of the request are for the same input."""
+
+    reason = "TENSOR_DUPLICATE"
+    next_step = "send each input once"
+
+
+class TensorTypeMismatch(InvalidTensor):
+    """The tensor's data type is not the input's."""
+
+    reason = "TENSOR_TYPE_MISMATCH"
+    next_step = "convert the tensor to the data type that DescribeModel lists"
+
+
+class TensorShapeMismatch(InvalidTensor):
+    """The tensor's shape does not fit the input's, or has a dimension no tensor can have."""
+
+    reason = "TENSOR_SHAPE_MISMATCH"
+    next_step = "send the shape that DescribeModel lists; -1 there stands for any size of zero or more"
+
+
+class TensorShapeUnknown(InvalidTensor):
+    """The shape was left to the model, but the model's own shape leaves it open."""
+
+    reason = "TENSOR_SHAPE_UNKNOWN"
+    next_step = "send the tensor's data type and shape along with its name"
+
+
+class TensorSizeMismatch(InvalidTensor):
+    """The number of bytes is not what type and shape say."""
+
+    reason = "TENSOR_SIZE_MISMATCH"
+    next_step = "send exactly the tensor's little-endian, C-contiguous bytes"
+
+
+class TensorDataMissing(InvalidTensor):
+    """The tensor has neither bytes nor a shared memory handle."""
+
+    reason = "TENSOR_DATA_MISSING"
+    next_step = "set byte_data or shared_memory_handle (an empty byte_data is the data of an empty tensor)"
+
+
+class InputRejected(InvalidTensor):
+    """The model's runtime found, while running, that the inputs do not go together."""
+
+    reason = "INPUT_REJECTED"
+    next_step = "check how the inputs' dynamic dimensions and values depend on each other in the model"
+
+
+class SharedMemoryRefused(InvalidTensor):
+    """A shared memory handle cannot be honoured."""
+
+
+class SharedMemoryNotFound(SharedMemoryRefused):
+    """No segment has this id, or the agent may not attach it."""
+
+    reason = "SHARED_MEMORY_NOT_FOUND"
+    next_step = "send the id that shmget returned, keep the segment until the answer, and let the agent's user read it"
+
+
+class SharedMemoryWritable(SharedMemoryRefused):
+    """Somebody may still write or execute the segment."""
+
+    reason = "SHARED_MEMORY_WRITABLE"
+    next_step = "set the segment's mode to 0400 (shmctl IPC_SET) after filling it and before sending it"
+
+
+class SharedMemoryForeign(SharedMemoryRefused):
+    """The caller's own user could not read the segment."""
+
+    reason = "SHARED_MEMORY_FOREIGN"
+    next_step = "send only segments that the calling user may read"
+
+
+class SharedMemoryOutOfBounds(SharedMemoryRefused):
+    """Offset and size fall outside the segment."""
+
+    reason = "SHARED_MEMORY_OUT_OF_BOUNDS"
+    next_step = "make the segment at least offset plus size bytes long"
+
+
+class SharedMemoryUnsupported(SharedMemoryRefused):
+    """This platform has no System V shared memory."""
+
+    reason = "SHARED_MEMORY_UNSUPPORTED"
+    next_step = "send the tensor as byte_data"
+
+
+# --- not found, already there ----------------------------------------------------------------------------------------
+
+
+class NotFound(AgentError):
+    """What the caller names is not there."""
+
+
+class ModelNotFound(NotFound):
+    """No model is loaded under this name."""
+
+    reason = "MODEL_NOT_FOUND"
+    next_step = "load the model first; ListModels tells what is loaded"
+
+
+class PackageNotFound(NotFound):
+    """Nothing lies at the url."""
+
+    reason = "PACKAGE_NOT_FOUND"
+    next_step = "check the path as the agent's user sees it"
+
+
+class AlreadyExists(AgentError):
+    """What the caller wants to make is there."""
+
+
+class ModelAlreadyLoaded(AlreadyExists):
+    """The name is in use."""
+
+    reason = "MODEL_ALREADY_LOADED"
+    next_step = "unload the model of that name first, or choose another name"
+
+
+# --- resources -------------------------------------------------------------------------------------------------------
+
+
+class ResourcesExhausted(AgentError):
+    """Not enough of something right now."""
+
+
+class MemoryShort(ResourcesExhausted):
+    """The device has too little free memory for the model."""
+
+    reason = "MEMORY_SHORT"
+    next_step = "unload another model, or give the agent more memory"
+
+
+class DiskShort(ResourcesExhausted):
+    """The disk has too little room to unpack the package."""
+
+    reason = "DISK_SHORT"
+    next_step = "free room in the agent's state folder (sagemaker_edge_local_data_root_path)"
+
+
+# --- packages --------------------------------------------------------------------------------------------------------
+
+
+class PackageRefused(AgentError):
+    """The package can't be trusted or can't run here."""
+
+
+class PackageUnreadable(PackageRefused):
+    """The package is neither a folder nor a readable .tar.gz archive."""
+
+    reason = "PACKAGE_UNREADABLE"
+    next_step = "build the package again with `lightkeeper package`, and copy it whole"
+
+
+class ArchiveTooLarge(PackageRefused):
+    """Unpacking would pass a limit on bytes, files, ratio, depth or name length."""
+
+    reason = "ARCHIVE_TOO_LARGE"
+    next_step = "raise the limit named in the facts if the package is really yours and really this large"
+
+
+class ArchivePathEscape(PackageRefused):
+    """An archive member would land outside the package's folder."""
+
+    reason = "ARCHIVE_PATH_ESCAPE"
+    next_step = "do not use this archive; nobody makes such a member by accident"
+
+
+class PackageMemberForbidden(PackageRefused):
+    """A member is a symbolic link, a hard link, a device or another thing that is no plain file or folder."""
+
+    reason = "PACKAGE_MEMBER_FORBIDDEN"
+    next_step = "replace links by the files they point to, and build the package again"
+
+
+class ManifestInvalid(PackageRefused):
+    """manifest.json is missing a field, or has a wrong one."""
+
+    reason = "MANIFEST_INVALID"
+    next_step = "build the package again with `lightkeeper package`"
+
+
+class SignatureRefused(PackageRefused):
+    """The signature or its certificates are not accepted."""
+
+
+class SignatureMissing(SignatureRefused):
+    """The package has no model.sig."""
+
+    reason = "SIGNATURE_MISSING"
+    next_step = "sign the package: `lightkeeper package … --signer DIR`"
+
+
+class SignatureMalformed(SignatureRefused):
+    """model.sig is not an OpenSSF Model Signing v1.0 bundle with an X.509 certificate."""
+
+    reason = "SIGNATURE_MALFORMED"
+    next_step = "sign the package again: `lightkeeper package … --signer DIR`"
+
+
+class SignatureInvalid(SignatureRefused):
+    """The signature does not match what it signs."""
+
+    reason = "SIGNATURE_INVALID"
+    next_step = "get the package again from its builder; it was altered or wrongly signed"
+
+
+class RootUnknown(SignatureRefused):
+    """The certificate chain ends at no root this device trusts."""
+
+    reason = "ROOT_UNKNOWN"
+    next_step = "put the signer's root certificate into the root certificates folder, or sign with a trusted authority"
+
+
+class CertificateExpired(SignatureRefused):
+    """A certificate of the chain is past its end."""
+
+    reason = "CERTIFICATE_EXPIRED"
+    next_step = "check the device's clock; if it is right, sign the package with a certificate that is still valid"
+
+
+class CertificateNotYetValid(SignatureRefused):
+    """A certificate of the chain has not begun."""
+
+    reason = "CERTIFICATE_NOT_YET_VALID"
+    next_step = "check the device's clock; if it is right, wait or sign with a certificate that is valid now"
+
+
+class CertificateUnusable(SignatureRefused):
+    """A certificate may not be used for this: no digital-signature use, not an authority, an unsupported key."""
+
+    reason = "CERTIFICATE_UNUSABLE"
+    next_step = "sign with a leaf that has the digital-signature key usage (`lightkeeper ca init` makes one)"
+
+
+class RootsMissing(SignatureRefused):
+    """The root certificates folder has no usable certificate."""
+
+    reason = "ROOTS_MISSING"
+    next_step = (
+        "put at least one root certificate (PEM, read-only) into the folder of sagemaker_edge_core_root_certs_path"
+    )
+
+
+class RootsWritable(SignatureRefused):
+    """A root certificate file can be written by somebody."""
+
+    reason = "ROOTS_WRITABLE"
+    next_step = "make the root certificates read-only for everyone: chmod a-w FILE"
+
+
+class ContentRefused(PackageRefused):
+    """The files are not what was signed."""
+
+
+class FileChanged(ContentRefused):
+    """A file's digest is not the signed one."""
+
+    reason = "FILE_CHANGED"
+    next_step = "get the package again from its builder; this file was altered after signing"
+
+
+class FileMissing(ContentRefused):
+    """A signed file is not there."""
+
+    reason = "FILE_MISSING"
+    next_step = "get the package again from its builder; it is not whole"
+
+
+class FileExtra(ContentRefused):
+    """A file is there that was not signed."""
+
+    reason = "FILE_EXTRA"
+    next_step = "remove the file, or build the package again with it"
+
+
+class CannotRunHere(PackageRefused):
+    """The package is whole and trusted, but not for this device or this agent."""
+
+
+class TargetMismatch(CannotRunHere):
+    """The package was built for another operating system, architecture or accelerator."""
+
+    reason = "TARGET_MISMATCH"
+    next_step = "build the package for this device's target, or with the target `any`"
+
+
+class AgentTooOld(CannotRunHere):
+    """The package asks for a newer agent."""
+
+    reason = "AGENT_TOO_OLD"
+    next_step = "update Lightkeeper on this device"
+
+
+class FormatUnsupported(CannotRunHere):
+    """No runtime on this device takes the package's format."""
+
+    reason = "FORMAT_UNSUPPORTED"
+    next_step = "install the runtime for this format, or convert the model to ONNX"
+
+
+class ModelUnreadable(CannotRunHere):
+    """The runtime cannot open the model file."""
+
+    reason = "MODEL_UNREADABLE"
+    next_step = "check the model with its own tools (for ONNX: onnx.checker) and export it again"
+
+
+class ModelTypeUnsupported(CannotRunHere):
+    """An input or output has a type that the local API cannot carry."""
+
+    reason = "MODEL_TYPE_UNSUPPORTED"
+    next_step = (
+        "export the model with inputs and outputs of UINT8, INT16, INT32, INT64, FLOAT16, FLOAT32 or FLOAT64 tensors"
+    )
+
+
+class ModelSignatureMismatch(CannotRunHere):
+    """The model's inputs or outputs are not those of its manifest."""
+
+    reason = "MODEL_SIGNATURE_MISMATCH"
+    next_step = "build the package again with `lightkeeper package`, which reads them from the model"
+
+
+class WarmUpFailed(CannotRunHere):
+    """The model's first run failed."""
+
+    reason = "WARM_UP_FAILED"
+    next_step = "run the model with its own tools on this device, or add a golden input that fits it"
+
+
+class GoldenMismatch(CannotRunHere):
+    """The golden input did not give the golden output within its tolerance."""
+
+    reason = "GOLDEN_MISMATCH"
+    next_step = "compare this device's processor and runtime with those the golden output was made on"
+
+
+# --- making packages -------------------------------------------------------------------------------------------------
+
+
+class SigningError(AgentError):
+    """A package or an authority could not be made."""
+
+
+class OutputExists(SigningError):
+    """The command would overwrite a file."""
+
+    reason = "OUTPUT_EXISTS"
+    next_step = "choose another place, or move what lies there away"
+
+
+class SignerUnusable(SigningError):
+    """The signer's key or certificate is missing, unreadable, or they do not match."""
+
+    reason = "SIGNER_UNUSABLE"
+    next_step = "point --signer at a folder with signer.key and signer.pem, as `lightkeeper ca init` makes it"
+
+
+class SourceUnusable(SigningError):
+    """The model given to `lightkeeper package` cannot be packaged."""
+
+    reason = "SOURCE_UNUSABLE"
+    next_step = "give an .onnx file, or a folder that holds the model's files"
+
+
+# --- the agent's own -------------------------------------------------------------------------------------------------
+
+
+class InternalError(AgentError):
+    """A fault of the agent or of a model, not of the caller."""
+
+
+class Unexpected(InternalError):
+    """Something nobody foresaw; the agent's log has the details, the answer has not."""
+
+    reason = "UNEXPECTED"
+    next_step = "look into the agent's log at this time, and report it"
+
+
+class ModelRunFailed(InternalError):
+    """The model's runtime failed while running."""
+
+    reason = "MODEL_RUN_FAILED"
+    next_step = "look into the agent's log; run the model with its own tools on the same input"
+
+
+class ModelOutOfMemory(InternalError):
+    """The model could not get the memory this input needs."""
+
+    reason = "MODEL_OUT_OF_MEMORY"
+    next_step = "send smaller inputs, unload another model, or give the agent more memory"
+
+
+class NotImplementedHere(AgentError):
+    """A method that this build does not offer."""
+
+
+class CaptureNotOffered(NotImplementedHere):
+    """CaptureData and GetCaptureDataStatus are not part of this build."""
+
+    reason = "CAPTURE_NOT_OFFERED"
+    next_step = "use a build of Lightkeeper with capture"
+
+
+class MethodUnknown(NotImplementedHere):
+    """The service has no such method."""
+
+    reason = "METHOD_UNKNOWN"
+    next_step = "use the methods of proto/agent.proto"
+
+
+class Unavailable(AgentError):
+    """The agent cannot take the call."""
+
+
+class AgentStopping(Unavailable):
+    """The agent is shutting down and takes no new calls."""
+
+    reason = "AGENT_STOPPING"
+    next_step = "try again when the agent is back"
+
+
+class AgentUnreachable(Unavailable):
+    """Nobody answers at the address (raised by the client)."""
+
+    reason = "AGENT_UNREACHABLE"
+    next_step = "start the agent, and check the address and that your user may open the socket"
