@@ -1,0 +1,1 @@
+"""Runtimes: what opens a model file and runs it. One file a runtime."""

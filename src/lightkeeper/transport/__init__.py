@@ -1,0 +1,1 @@
+"""The wire: how the local API travels. Below this package nobody knows protobuf or gRPC."""
