@@ -1,0 +1,121 @@
+"""What this process may use of the machine, and how it gives back what it no longer needs.
+
+Every figure is read anew at each call, from the kernel's own files: a container's limits change while it runs. A limit
+that cannot be read does not count; the machine's own figure then does.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import ceil
+from pathlib import Path
+
+ROOT = Path("/")
+
+_UNLIMITED_BYTES = 1 << 60
+"""A memory limit from here on is cgroup v1's way to say none."""
+
+
+def usable_cpus(*, root: Path = ROOT) -> int:
+    """Return how many processors this process may keep busy: at least 1.
+
+    The least of the processors it may be scheduled on and, for each control group it is in and each group above, the
+    quota rounded up.
+    """
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quotas = [quota for group in _groups(root, "cpu") if (quota := group.cpu_quota()) is not None]
+    return max(1, min([usable, *map(ceil, quotas)]))
+
+
+def available_memory_bytes(*, root: Path = ROOT) -> int:
+    """Return how much more memory this process can take before the kernel must kill something.
+
+    The least of what the system calls available and, for each control group, its limit less what it uses; the file
+    cache that the kernel can drop counts as available.
+    """
+    import psutil
+
+    rooms = [room for group in _groups(root, "memory") if (room := group.memory_room_bytes()) is not None]
+    return max(0, min([psutil.virtual_memory().available, *rooms]))
+
+
+def give_back_memory() -> None:
+    """Return freed memory to the system now; the C library alone keeps it for later use. Does nothing off glibc."""
+    if sys.platform != "linux":
+        return
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """One control group's folder, in the first or the second version's layout."""
+
+    folder: Path
+    version: int
+
+    def cpu_quota(self) -> float | None:
+        """Return the processors' worth of time the group may use, or None where it has no quota."""
+        if self.version == 2:  # noqa: PLR2004 -- the layout's own name
+            quota, period, *_ = [*_words(self.folder / "cpu.max"), "", ""]
+        else:
+            quota = _word(self.folder / "cpu.cfs_quota_us")
+            period = _word(self.folder / "cpu.cfs_period_us")
+        if not quota.isdecimal() or not period.isdecimal() or int(period) == 0:
+            return None  # "max" and -1 say that there is no quota
+        return int(quota) / int(period)
+
+    def memory_room_bytes(self) -> int | None:
+        """Return how much more the group may take, or None where it has no limit."""
+        if self.version == 2:  # noqa: PLR2004 -- the layout's own name
+            names = ("memory.max", "memory.current", "inactive_file")
+        else:
+            names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+        limit, used = (_word(self.folder / name) for name in names[:2])
+        if not limit.isdecimal() or not used.isdecimal() or int(limit) >= _UNLIMITED_BYTES:
+            return None
+        statistics = _words(self.folder / "memory.stat")
+        droppable = dict(zip(statistics[::2], statistics[1::2], strict=False)).get(names[2], "0")
+        return int(limit) - max(0, int(used) - int(droppable))
+
+
+def _groups(root: Path, controller: str) -> Iterator[_Group]:
+    """Yield the control groups of a controller that this process is in, innermost first."""
+    for line in _text(root / "proc/self/cgroup").splitlines():
+        number, controllers, path = line.split(":", 2)
+        if number == "0":
+            version, names = 2, ("", "unified")
+        elif controller in controllers.split(","):
+            version, names = 1, (controllers, controller)
+        else:
+            continue
+        mounts = (root / "sys/fs/cgroup" / name for name in names)
+        mount = next((mount for mount in mounts if mount.is_dir()), None)
+        if mount is None:
+            continue
+        # In a container the path is often the host's, and the container's own group is mounted as the root: a folder
+        # that is not there is passed over, and the root is looked at in any case.
+        own = Path(path.lstrip("/"))
+        for below in (own, *own.parents):
+            if (mount / below).is_dir():
+                yield _Group(mount / below, version)
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return ""
+
+
+def _words(file: Path) -> list[str]:
+    return _text(file).split()
+
+
+def _word(file: Path) -> str:
+    return _text(file).strip()
