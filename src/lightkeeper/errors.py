@@ -83,6 +83,13 @@ class ConfigInvalid(ConfigurationError):
     next_step = "correct every line listed, then run `lightkeeper config check FILE`"
 
 
+class StateFolderUnusable(ConfigurationError):
+    """The agent cannot make or write the folder of its own state."""
+
+    reason = "STATE_FOLDER_UNUSABLE"
+    next_step = "let the agent's user write in the folder (sagemaker_edge_local_data_root_path), or choose another"
+
+
 # --- socket ----------------------------------------------------------------------------------------------------------
 
 
@@ -430,6 +437,13 @@ class RootsMissing(SignatureRefused):
     )
 
 
+class RootUnusable(SignatureRefused):
+    """A file in the root certificates folder is not a root certificate in PEM."""
+
+    reason = "ROOT_UNUSABLE"
+    next_step = "replace the file by the PEM of a self-signed root certificate, or remove it from the folder"
+
+
 class RootsWritable(SignatureRefused):
     """A root certificate file can be written by somebody."""
 
@@ -531,6 +545,20 @@ class SigningError(AgentError):
     """A package or an authority could not be made."""
 
 
+class VersionInvalid(SigningError):
+    """A model's version does not match the pattern."""
+
+    reason = "VERSION_INVALID"
+    next_step = "use 1 to 64 letters, digits, dots, hyphens, underscores and plus signs, a letter or digit first and last"
+
+
+class OutputUnwritable(SigningError):
+    """The command cannot write where it was told to."""
+
+    reason = "OUTPUT_UNWRITABLE"
+    next_step = "choose a folder you may write in, with enough room"
+
+
 class OutputExists(SigningError):
     """The command would overwrite a file."""
 
@@ -614,3 +642,10 @@ class AgentUnreachable(Unavailable):
 
     reason = "AGENT_UNREACHABLE"
     next_step = "start the agent, and check the address and that your user may open the socket"
+
+
+class CallTimedOut(Unavailable):
+    """The agent did not answer within the client's time (raised by the client)."""
+
+    reason = "CALL_TIMED_OUT"
+    next_step = "give the call more time, or look in the agent's log for what holds it up"

@@ -1,0 +1,194 @@
+"""The client for Python applications: numpy in, numpy out, refusals as the exceptions of `lightkeeper.errors`.
+
+    with Client("unix:/tmp/agent.sock") as client:
+        client.load_model("/models/text-1.0.tar.gz", "text")
+        outputs = client.predict("text", {"image": image})
+
+Tensors that together pass `shared_memory_above_bytes` travel in a System V shared memory segment instead of the socket. An
+agent that may not read the client's segments (another user, another container) makes the client send bytes from then
+on, after one WARNING. A segment is marked for removal as soon as it is made, so that none outlives the process.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any, TypeVar
+
+import grpc
+import numpy as np
+import numpy.typing as npt
+from google.protobuf.message import Message
+
+from lightkeeper.errors import (
+    AgentError,
+    AgentUnreachable,
+    CallTimedOut,
+    SharedMemoryRefused,
+    TensorTypeMismatch,
+    Unexpected,
+)
+from lightkeeper.model import ModelDescription
+from lightkeeper.tensor import DataType
+from lightkeeper.transport import agent_pb2 as wire
+from lightkeeper.transport import codec, status
+from lightkeeper.transport.segments import Segment, SegmentPool
+from lightkeeper.transport.servicer import SERVICE
+
+Array = npt.NDArray[Any]
+ResponseType = TypeVar("ResponseType", bound=Message)
+
+SHARED_MEMORY_ABOVE_BYTES = 256 * 1024
+
+log = logging.getLogger(__name__)
+
+
+class Client:
+    """A connection to an agent. May be used from any number of threads at once."""
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        timeout_seconds: float | None = 60.0,
+        shared_memory_above_bytes: int | None = SHARED_MEMORY_ABOVE_BYTES,
+    ) -> None:
+        """Take the agent's address (a path, `unix:PATH`, or another gRPC target) and how long a call may take.
+
+        `shared_memory_above_bytes=None` sends every tensor as bytes.
+        """
+        self._channel = grpc.insecure_channel(
+            target_of(address),
+            options=[("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)],
+        )
+        self._address = address
+        self._timeout_seconds = timeout_seconds
+        self._shared_memory_above_bytes = shared_memory_above_bytes
+        self._segments = SegmentPool()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection and give the shared memory back."""
+        self._channel.close()
+        self._segments.close()
+
+    def load_model(self, url: str, name: str) -> ModelDescription:
+        """Have the agent verify a package and load it under a name.
+
+        Raises `ModelAlreadyLoaded`, `PackageNotFound`, a `PackageRefused`, a `ResourcesExhausted` or an
+        `InvalidRequest`.
+        """
+        response = self._call("LoadModel", wire.LoadModelRequest(url=url, name=name), wire.LoadModelResponse)
+        return codec.model_from_wire(response.model)
+
+    def unload_model(self, name: str) -> None:
+        """Have the agent finish the model's calls and drop it. Raises `ModelNotFound`."""
+        self._call("UnLoadModel", wire.UnLoadModelRequest(name=name), wire.UnLoadModelResponse)
+
+    def list_models(self) -> list[ModelDescription]:
+        """Return every loaded model."""
+        response = self._call("ListModels", wire.ListModelsRequest(), wire.ListModelsResponse)
+        return [codec.model_from_wire(model) for model in response.models]
+
+    def describe_model(self, name: str) -> ModelDescription:
+        """Return one loaded model's inputs and outputs. Raises `ModelNotFound`."""
+        response = self._call("DescribeModel", wire.DescribeModelRequest(name=name), wire.DescribeModelResponse)
+        return codec.model_from_wire(response.model)
+
+    def predict(self, name: str, inputs: Mapping[str, Array] | Sequence[Array] | Array) -> dict[str, Array]:
+        """Run a model once and return its outputs by name.
+
+        `inputs` are arrays by input name, or in the model's order, or the only one. Raises `ModelNotFound`, an
+        `InvalidTensor`, `ModelRunFailed` or `ModelOutOfMemory`.
+        """
+        arrays = [_carried(key, array) for key, array in _named(inputs)]
+        sizes_bytes = [array.nbytes for _, _, array in arrays]
+        limit_bytes = self._shared_memory_above_bytes
+        if limit_bytes is not None and sum(sizes_bytes) > limit_bytes:
+            segment = self._segments.take(sizes_bytes)
+            if segment is not None:
+                try:
+                    return self._predict(name, arrays, segment)
+                except SharedMemoryRefused as error:
+                    self._shared_memory_above_bytes = None
+                    log.warning("shared_memory_refused", extra={"address": self._address, "reason": error.reason})
+                finally:
+                    self._segments.put_back(segment)
+        return self._predict(name, arrays, None)
+
+    def _predict(self, name: str, arrays: Sequence[_Carried], segment: Segment | None) -> dict[str, Array]:
+        request = wire.PredictRequest(name=name)
+        for key, data_type, array in arrays:
+            tensor = request.tensors.add()
+            codec.describe(key, data_type, array.shape, tensor.tensor_metadata)
+            if segment is None:
+                tensor.byte_data = array.tobytes()
+            else:
+                handle = tensor.shared_memory_handle
+                handle.segment_id, handle.size, handle.offset = segment.id, array.nbytes, segment.write(array)
+        response = self._call("Predict", request, wire.PredictResponse)
+        return {codec.name_from_wire(output.tensor_metadata.name): _array(output) for output in response.tensors}
+
+    def _call(self, method: str, request: Message, response: type[ResponseType]) -> ResponseType:
+        call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = self._channel.unary_unary(f"/{SERVICE}/{method}")
+        try:
+            body = call(request.SerializeToString(), timeout=self._timeout_seconds)
+        except grpc.RpcError as error:
+            raise _refusal(error, self._address) from error
+        return response.FromString(body)
+
+
+def target_of(address: str) -> str:
+    """Return the gRPC target of an address: a bare path is a Unix socket's."""
+    return f"unix:{address}" if address.startswith(("/", ".")) or ":" not in address else address
+
+
+_Carried = tuple[str, DataType, Array]
+
+
+def _named(inputs: Mapping[str, Array] | Sequence[Array] | Array) -> list[tuple[str, Array]]:
+    if isinstance(inputs, Mapping):
+        return list(inputs.items())
+    arrays = [inputs] if isinstance(inputs, np.ndarray) else inputs
+    return [("", array) for array in arrays]
+
+
+def _carried(key: str, value: Array) -> _Carried:
+    """Return an input as the wire carries it: its type as it is (nothing is converted silently), its bytes in order."""
+    array = np.asarray(value)
+    data_type = DataType.from_dtype(array.dtype)
+    if data_type is None:
+        raise TensorTypeMismatch(
+            f"input {key or '(by position)'} is of numpy type {array.dtype}, which the local API cannot carry",
+            tensor=key,
+            expected=", ".join(known.name for known in DataType),
+            given=array.dtype,
+        )
+    return key, data_type, np.asarray(array, data_type.dtype, order="C")
+
+
+def _array(output: wire.Tensor) -> Array:
+    metadata = output.tensor_metadata
+    return np.ndarray(tuple(metadata.shape), DataType(metadata.data_type).dtype, output.byte_data)
+
+
+def _refusal(error: grpc.RpcError, address: str) -> AgentError:
+    """Return the refusal that a failed call carries, or the nearest one where its details say nothing."""
+    code, text = error.code(), error.details() or ""
+    trailers: dict[str, bytes] = dict(error.trailing_metadata() or ())  # type: ignore[arg-type]  # a metadatum is a pair
+    known = status.error_from_details(trailers.get(status.DETAILS_KEY, b""))
+    if known:
+        return known
+    if code is grpc.StatusCode.UNAVAILABLE:
+        return AgentUnreachable(f"no agent answers at {address}", address=address, cause=text)
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return CallTimedOut(f"the agent at {address} did not answer in time", address=address)
+    return Unexpected(f"the call ended with {code.name}: {text}", status=code.name)

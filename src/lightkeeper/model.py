@@ -1,0 +1,17 @@
+"""What a loaded model tells its callers of itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lightkeeper.tensor import TensorMetadata
+
+
+@dataclass(frozen=True, slots=True)
+class ModelDescription:
+    """A loaded model as ListModels and DescribeModel tell it. `url` is where it was loaded from."""
+
+    name: str
+    url: str
+    inputs: tuple[TensorMetadata, ...]
+    outputs: tuple[TensorMetadata, ...]

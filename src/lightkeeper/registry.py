@@ -1,0 +1,117 @@
+"""The loaded models by name, and the calls that use them.
+
+Invariants:
+
+- A name is free, reserved (its model is being loaded) or published; only one load at a time holds a name.
+- Predict takes no lock: it finds the model in a dictionary, enters its call in the model's list, and only then looks
+  whether the model is closing. Unloading marks the model as closing first and looks at the list afterwards. Whichever
+  comes second sees the other, since each of these steps is one atomic operation of the interpreter.
+- A session is closed once, after its last call has left.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from lightkeeper.binding import Binding
+from lightkeeper.errors import ModelAlreadyLoaded, ModelNotFound
+from lightkeeper.model import ModelDescription
+from lightkeeper.runtimes.base import Session
+
+
+class LoadedModel:
+    """A published model: what it says of itself, how calls bind to it, and its open session."""
+
+    __slots__ = ("_calls", "_closing", "_drained", "binding", "description", "session")
+
+    def __init__(self, description: ModelDescription, session: Session) -> None:
+        self.description = description
+        self.session = session
+        self.binding = Binding(session.inputs, session.optional_inputs)
+        self._calls: list[None] = []
+        self._closing = False
+        self._drained = threading.Event()
+
+    def enter(self) -> bool:
+        """Count a call in; False if the model is closing, and the caller must not use it."""
+        self._calls.append(None)
+        if self._closing:
+            self.leave()
+            return False
+        return True
+
+    def leave(self) -> None:
+        """Count a call out."""
+        self._calls.pop()
+        if self._closing and not self._calls:
+            self._drained.set()
+
+    def close(self) -> None:
+        """Let no more calls in, wait for those under way, and give the session's memory back."""
+        self._closing = True
+        if self._calls:
+            self._drained.wait()
+        self.session.close()
+
+
+class Registry:
+    """Every loaded model. Thread-safe; the lock guards changes only, and is never held while a model loads or closes."""
+
+    def __init__(self) -> None:
+        self._models: dict[str, LoadedModel] = {}
+        self._reserved: set[str] = set()
+        self._changing = threading.Lock()
+
+    def acquire(self, name: str) -> LoadedModel:
+        """Return the model with this call entered; the caller must `leave` it. Raises `ModelNotFound`."""
+        while True:
+            model = self._models.get(name)
+            if model is None:
+                raise not_loaded(name)
+            if model.enter():
+                return model
+
+    def describe(self, name: str) -> ModelDescription:
+        """Return what the model says of itself. Raises `ModelNotFound`."""
+        model = self._models.get(name)
+        if model is None:
+            raise not_loaded(name)
+        return model.description
+
+    def list(self) -> list[ModelDescription]:
+        """Return every loaded model, in the order they were loaded."""
+        return [model.description for model in tuple(self._models.values())]
+
+    @contextmanager
+    def reserve(self, name: str) -> Iterator[None]:
+        """Hold a name while its model is being loaded. Raises `ModelAlreadyLoaded`."""
+        with self._changing:
+            if name in self._models or name in self._reserved:
+                state = "loaded" if name in self._models else "being loaded"
+                raise ModelAlreadyLoaded(f"a model named {name} is {state}", model=name, state=state)
+            self._reserved.add(name)
+        try:
+            yield
+        finally:
+            with self._changing:
+                self._reserved.discard(name)
+
+    def publish(self, model: LoadedModel) -> None:
+        """Make a model reachable under its name, which the caller has reserved."""
+        with self._changing:
+            self._models[model.description.name] = model
+
+    def remove(self, name: str) -> None:
+        """Take a model away, wait for the calls that use it, and close it. Raises `ModelNotFound`."""
+        with self._changing:
+            model = self._models.pop(name, None)
+        if model is None:
+            raise not_loaded(name)
+        model.close()
+
+
+def not_loaded(name: str) -> ModelNotFound:
+    """Return the refusal for a name under which nothing is loaded."""
+    return ModelNotFound(f"no model named {name!r} is loaded", model=name)

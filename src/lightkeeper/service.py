@@ -1,0 +1,84 @@
+"""The local API's methods, one each, with frozen values in and out. Knows no protobuf and no gRPC."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from typing import Protocol
+
+from lightkeeper.errors import AgentError, CaptureNotOffered
+from lightkeeper.model import ModelDescription
+from lightkeeper.names import check_model_name
+from lightkeeper.registry import LoadedModel, Registry
+from lightkeeper.runtimes.base import Session
+from lightkeeper.tensor import Tensor
+
+log = logging.getLogger(__name__)
+
+
+class Loader(Protocol):
+    """Makes a session from a url: verified, opened, warmed up."""
+
+    def load(self, url: str) -> Session:
+        """Return the open session, or raise a `PackageRefused`, `NotFound`, `ResourcesExhausted` or `InvalidRequest`."""
+
+
+class AgentService:
+    """What the agent does for applications. Every method may be called from any number of threads at once."""
+
+    def __init__(self, *, registry: Registry, loader: Loader) -> None:
+        self._registry = registry
+        self._loader = loader
+
+    def load_model(self, url: str, name: str) -> ModelDescription:
+        """Verify the package at a url and publish its model under a name."""
+        check_model_name(name)
+        started = time.monotonic()
+        try:
+            with self._registry.reserve(name):
+                session = self._loader.load(url)
+                description = ModelDescription(name, url, tuple(session.inputs), tuple(session.outputs))
+                self._registry.publish(LoadedModel(description, session))
+        except AgentError as error:
+            log.warning(
+                "model_load_refused",
+                extra={"model": name, "url": url, "reason": error.reason, "detail": error.message},
+            )
+            raise
+        log.info("model_loaded", extra={"model": name, "url": url, "seconds": round(time.monotonic() - started, 3)})
+        return description
+
+    def unload_model(self, name: str) -> None:
+        """Wait for the calls that use the model, then give its memory back."""
+        started = time.monotonic()
+        self._registry.remove(name)
+        log.info("model_unloaded", extra={"model": name, "seconds": round(time.monotonic() - started, 3)})
+
+    def list_models(self) -> list[ModelDescription]:
+        """Return every loaded model."""
+        return self._registry.list()
+
+    def describe_model(self, name: str) -> ModelDescription:
+        """Return one loaded model."""
+        return self._registry.describe(name)
+
+    def predict(self, name: str, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """Run a model once. The tensors' data are read in place and not kept."""
+        model = self._registry.acquire(name)
+        try:
+            arrays = model.session.run(model.binding.bind(tensors))
+        finally:
+            model.leave()
+        return [
+            Tensor(metadata.name, metadata.data_type, array.shape, array.data)
+            for metadata, array in zip(model.description.outputs, arrays, strict=True)
+        ]
+
+    def capture_data(self) -> None:
+        """Refuse: this build does not capture."""
+        raise CaptureNotOffered("this build of the agent does not capture data")
+
+    def capture_data_status(self) -> None:
+        """Refuse: this build does not capture."""
+        raise CaptureNotOffered("this build of the agent does not capture data")

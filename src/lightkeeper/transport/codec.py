@@ -1,0 +1,114 @@
+"""Wire messages to frozen values and back. Nothing above or below this file touches a field of a message.
+
+On the wire a tensor's metadata may be absent or carry a name alone. A name alone is a metadata whose type is 0 (which
+is also UINT8) and whose shape is empty (which is also a scalar's): the model's own type and shape then count, which
+for a UINT8 scalar is the same.
+
+Names are bytes on the wire; here they are text in which a byte that is no UTF-8 becomes a surrogate, so that every
+name comes back as it went.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeVar, cast
+
+from google.protobuf.message import DecodeError, Message
+
+from lightkeeper.errors import MessageMalformed, TensorDataMissing, TensorTypeMismatch
+from lightkeeper.model import ModelDescription
+from lightkeeper.tensor import DataType, Tensor, TensorMetadata
+from lightkeeper.transport import agent_pb2 as wire
+from lightkeeper.transport.shared_memory import Attachments
+
+MessageType = TypeVar("MessageType", bound=Message)
+_DATA_TYPES = tuple(DataType)
+
+
+def parse(message: type[MessageType], body: bytes) -> MessageType:
+    """Return the message in a request's bytes, or raise `MessageMalformed`."""
+    try:
+        return message.FromString(body)
+    except DecodeError as error:
+        raise MessageMalformed(
+            f"the request is not a {message.DESCRIPTOR.full_name}",
+            message_type=message.DESCRIPTOR.full_name,
+            size_bytes=len(body),
+        ) from error
+
+
+def tensor_from_wire(message: wire.Tensor, position: int, attachments: Attachments) -> Tensor:
+    """Return a request's tensor; its data are the message's bytes or lie in shared memory (see `Attachments`)."""
+    name, data_type, shape = "", None, None
+    if message.HasField("tensor_metadata"):
+        metadata = message.tensor_metadata
+        name = name_from_wire(metadata.name)
+        if metadata.data_type or metadata.shape:
+            data_type, shape = _data_type(metadata.data_type, name or f"at position {position}"), tuple(metadata.shape)
+    source = message.WhichOneof("data")
+    if source == "byte_data":
+        return Tensor(name, data_type, shape, message.byte_data)
+    if source == "shared_memory_handle":
+        handle = message.shared_memory_handle
+        view = attachments.view(handle.segment_id, handle.offset, handle.size)
+        return Tensor(name, data_type, shape, view, open_ended=not handle.size)
+    raise TensorDataMissing(
+        f"tensor {name or f'at position {position}'} has neither byte_data nor a shared_memory_handle",
+        tensor=name,
+        position=position,
+    )
+
+
+def tensor_to_wire(tensor: Tensor, into: wire.Tensor) -> None:
+    """Fill a tensor of a message; the bytes are copied."""
+    if tensor.data_type is not None and tensor.shape is not None:
+        describe(tensor.name, tensor.data_type, tensor.shape, into.tensor_metadata)
+    into.byte_data = tensor.data.tobytes() if isinstance(tensor.data, memoryview) else tensor.data
+
+
+def describe(name: str, data_type: DataType, shape: Sequence[int], into: wire.TensorMetadata) -> None:
+    """Fill a tensor's metadata; an empty name is left out."""
+    if name:
+        into.name = name_to_wire(name)
+    into.data_type = cast("wire.DataType", data_type)  # the numbers are the same
+    into.shape.extend(shape)
+
+
+def model_to_wire(model: ModelDescription, into: wire.Model) -> None:
+    """Fill a response's model."""
+    into.url = model.url
+    into.name = model.name
+    for metadata in model.inputs:
+        describe(metadata.name, metadata.data_type, metadata.shape, into.input_tensor_metadatas.add())
+    for metadata in model.outputs:
+        describe(metadata.name, metadata.data_type, metadata.shape, into.output_tensor_metadatas.add())
+
+
+def model_from_wire(message: wire.Model) -> ModelDescription:
+    """Return the model of a response."""
+    return ModelDescription(
+        name=message.name,
+        url=message.url,
+        inputs=tuple(map(_metadata_from_wire, message.input_tensor_metadatas)),
+        outputs=tuple(map(_metadata_from_wire, message.output_tensor_metadatas)),
+    )
+
+
+def name_from_wire(name: bytes) -> str:
+    """Return a tensor's name as text."""
+    return name.decode("utf-8", "surrogateescape")
+
+
+def name_to_wire(name: str) -> bytes:
+    """Return a tensor's name as the bytes it came as."""
+    return name.encode("utf-8", "surrogateescape")
+
+
+def _metadata_from_wire(message: wire.TensorMetadata) -> TensorMetadata:
+    return TensorMetadata(name_from_wire(message.name), DataType(message.data_type), tuple(message.shape))
+
+
+def _data_type(number: int, tensor: str) -> DataType:
+    if 0 <= number < len(_DATA_TYPES):  # open enums: any number may arrive
+        return _DATA_TYPES[number]
+    raise TensorTypeMismatch(f"tensor {tensor} has the unknown data type {number}", tensor=tensor, given=number)

@@ -1,0 +1,100 @@
+"""The local API as handlers of bytes: one a method, for any server that carries gRPC.
+
+A handler takes a request's bytes and the caller, and returns the response's bytes or raises an `AgentError`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from lightkeeper.service import AgentService
+from lightkeeper.transport import agent_pb2 as wire
+from lightkeeper.transport import codec
+from lightkeeper.transport.shared_memory import Attachments
+
+SERVICE = "AWS.SageMaker.Edge.Agent"
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who calls, as far as the transport can tell: the user id of the process at the other end, or None."""
+
+    uid: int | None
+
+
+Handler = Callable[[bytes, Caller], bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """One method of the service. A `slow` one may take seconds, and must not hold up the others."""
+
+    handler: Handler
+    slow: bool = False
+
+
+class Servicer:
+    """Turns messages into calls of the service and its answers into messages."""
+
+    def __init__(self, service: AgentService) -> None:
+        self._service = service
+
+    def methods(self) -> Mapping[str, Method]:
+        """Return every method by its full path."""
+        methods = {
+            "Predict": Method(self._predict),
+            "LoadModel": Method(self._load_model, slow=True),
+            "UnLoadModel": Method(self._unload_model, slow=True),
+            "ListModels": Method(self._list_models),
+            "DescribeModel": Method(self._describe_model),
+            "CaptureData": Method(self._capture_data),
+            "GetCaptureDataStatus": Method(self._capture_data_status),
+        }
+        return {f"/{SERVICE}/{name}": method for name, method in methods.items()}
+
+    def _predict(self, body: bytes, caller: Caller) -> bytes:
+        request = codec.parse(wire.PredictRequest, body)
+        response = wire.PredictResponse()
+        with Attachments(caller.uid) as attachments:
+            tensors = [
+                codec.tensor_from_wire(message, position, attachments)
+                for position, message in enumerate(request.tensors)
+            ]
+            outputs = self._service.predict(request.name, tensors)
+        for tensor in outputs:
+            codec.tensor_to_wire(tensor, response.tensors.add())
+        return response.SerializeToString()
+
+    def _load_model(self, body: bytes, _caller: Caller) -> bytes:
+        request = codec.parse(wire.LoadModelRequest, body)
+        response = wire.LoadModelResponse()
+        codec.model_to_wire(self._service.load_model(request.url, request.name), response.model)
+        return response.SerializeToString()
+
+    def _unload_model(self, body: bytes, _caller: Caller) -> bytes:
+        self._service.unload_model(codec.parse(wire.UnLoadModelRequest, body).name)
+        return wire.UnLoadModelResponse().SerializeToString()
+
+    def _list_models(self, body: bytes, _caller: Caller) -> bytes:
+        codec.parse(wire.ListModelsRequest, body)
+        response = wire.ListModelsResponse()
+        for model in self._service.list_models():
+            codec.model_to_wire(model, response.models.add())
+        return response.SerializeToString()
+
+    def _describe_model(self, body: bytes, _caller: Caller) -> bytes:
+        response = wire.DescribeModelResponse()
+        name = codec.parse(wire.DescribeModelRequest, body).name
+        codec.model_to_wire(self._service.describe_model(name), response.model)
+        return response.SerializeToString()
+
+    def _capture_data(self, body: bytes, _caller: Caller) -> bytes:
+        codec.parse(wire.CaptureDataRequest, body)
+        self._service.capture_data()
+        return wire.CaptureDataResponse().SerializeToString()
+
+    def _capture_data_status(self, body: bytes, _caller: Caller) -> bytes:
+        codec.parse(wire.GetCaptureDataStatusRequest, body)
+        self._service.capture_data_status()
+        return wire.GetCaptureDataStatusResponse().SerializeToString()
