@@ -8,6 +8,7 @@ exit codes, and `docs/errors.md` is generated from it.
     AgentError
     |-- ConfigurationError      the configuration file cannot be used; the agent does not start
     |-- SocketError             the socket path cannot be served; the agent does not start
+    |-- StateError              the agent's state folder cannot be used; the agent does not start
     |-- InvalidRequest          the caller sent something that no retry will make right
     |   `-- InvalidTensor       ... about one tensor
     |       `-- SharedMemoryRefused
@@ -26,6 +27,8 @@ exit codes, and `docs/errors.md` is generated from it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import ClassVar
 
 
@@ -76,11 +79,49 @@ class ConfigUnreadable(ConfigurationError):
     next_step = "give -c the path of a readable file with one JSON object; `lightkeeper config init` writes one"
 
 
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing to say about one key. `given` and `allowed` are empty where they would say nothing, or too much."""
+
+    key: str
+    problem: str
+    given: str = ""
+    allowed: str = ""
+
+    def __str__(self) -> str:
+        """Return the finding as one line without the key."""
+        given = f" (given: {self.given})" if self.given else ""
+        allowed = f"; allowed: {self.allowed}" if self.allowed else ""
+        return f"{self.problem}{given}{allowed}"
+
+
 class ConfigInvalid(ConfigurationError):
     """One or more values are wrong or missing; `faults` lists all of them."""
 
     reason = "CONFIG_INVALID"
     next_step = "correct every line listed, then run `lightkeeper config check FILE`"
+
+    def __init__(self, message: str, faults: Sequence[Finding] = (), **facts: object) -> None:
+        """Keep every fault; the facts name each key with what is wrong."""
+        listed: dict[str, str] = {}
+        for fault in faults:
+            listed[fault.key] = f"{listed[fault.key]}; {fault}" if fault.key in listed else str(fault)
+        super().__init__(message, **listed, **facts)
+        self.faults = tuple(faults)
+
+
+class ConfigFileExists(ConfigurationError):
+    """`lightkeeper config init` would overwrite a file."""
+
+    reason = "CONFIG_FILE_EXISTS"
+    next_step = "choose another path, or give --force to replace the file"
+
+
+class ConfigUnwritable(ConfigurationError):
+    """`lightkeeper config init` could not write the file."""
+
+    reason = "CONFIG_UNWRITABLE"
+    next_step = "choose a path in a folder that exists and that your user may write to"
 
 
 class StateFolderUnusable(ConfigurationError):
@@ -144,6 +185,27 @@ class SocketDenied(SocketError):
 
     reason = "SOCKET_DENIED"
     next_step = "run the agent as a user who may write in the folder, or choose another path"
+
+
+# --- state -----------------------------------------------------------------------------------------------------------
+
+
+class StateError(AgentError):
+    """The agent's state folder cannot be used."""
+
+
+class StateUnusable(StateError):
+    """The state folder cannot be made or written."""
+
+    reason = "STATE_UNUSABLE"
+    next_step = "set sagemaker_edge_local_data_root_path to a folder that the agent's user may write"
+
+
+class StateInUse(StateError):
+    """Another agent keeps its state in this folder right now."""
+
+    reason = "STATE_IN_USE"
+    next_step = "stop the other agent, or give each its own sagemaker_edge_local_data_root_path"
 
 
 # --- requests --------------------------------------------------------------------------------------------------------
@@ -549,7 +611,9 @@ class VersionInvalid(SigningError):
     """A model's version does not match the pattern."""
 
     reason = "VERSION_INVALID"
-    next_step = "use 1 to 64 letters, digits, dots, hyphens, underscores and plus signs, a letter or digit first and last"
+    next_step = (
+        "use 1 to 64 letters, digits, dots, hyphens, underscores and plus signs, a letter or digit first and last"
+    )
 
 
 class OutputUnwritable(SigningError):

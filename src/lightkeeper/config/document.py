@@ -1,0 +1,81 @@
+"""The configuration file as it lies on the disk: bytes in, the members of one JSON object out.
+
+Nothing is judged here but the form: a regular file of at most 1 MiB, in UTF-8 (or UTF-16 or UTF-32, as editors on
+Windows write it; a byte order mark is welcome), holding one JSON object. Members keep their order and their repeats.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from pathlib import Path
+from typing import cast
+
+from lightkeeper.errors import ConfigUnreadable
+
+MAX_FILE_BYTES = 1024 * 1024
+
+Members = tuple[tuple[str, object], ...]
+"""An object's names and values in the order of the file. A JSON object is a tuple here, a JSON array a list."""
+
+
+def read(path: Path) -> Members:
+    """Return the members of the one JSON object that the file holds.
+
+    Raises `ConfigUnreadable`, with line and column where the JSON is at fault.
+    """
+    where = str(path)
+    data = _read_bytes(path)
+    try:
+        text = data.decode(json.detect_encoding(data))
+        parsed = json.loads(text, object_pairs_hook=tuple)
+    except UnicodeDecodeError as error:
+        raise ConfigUnreadable(
+            f"{where} is not text in {error.encoding}: byte {error.start} is {error.reason}", file=where
+        ) from error
+    except json.JSONDecodeError as error:
+        problem = "is empty" if not text.strip("\ufeff \t\r\n") else f"is not JSON: {error.msg}"
+        raise ConfigUnreadable(f"{where} {problem}", file=where, line=error.lineno, column=error.colno) from error
+    except RecursionError as error:
+        raise ConfigUnreadable(f"{where} is nested too deeply to be a configuration", file=where) from error
+    except ValueError as error:  # a number of thousands of digits
+        raise ConfigUnreadable(f"{where} has a number too long to be read", file=where) from error
+    if not isinstance(parsed, tuple):
+        raise ConfigUnreadable(f"{where} holds {kind(parsed)}, not one JSON object", file=where)
+    return cast("Members", parsed)
+
+
+def kind(value: object) -> str:
+    """Return the JSON kind of a value, with its article."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "a boolean"
+        case int() | float():
+            return "a number"
+        case str():
+            return "a string"
+        case list():
+            return "an array"
+        case _:
+            return "an object"
+
+
+def _read_bytes(path: Path) -> bytes:
+    where = str(path)
+    try:
+        # Without O_NONBLOCK, opening a named pipe that nobody writes to would wait for ever.
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+        with os.fdopen(descriptor, "rb") as file:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise ConfigUnreadable(f"{where} is not a regular file", file=where)
+            data = file.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise ConfigUnreadable(f"{where} cannot be read: {error.strerror}", file=where) from error
+    except ValueError as error:  # a NUL or a lone surrogate in the path
+        raise ConfigUnreadable(f"{where!a} is not a path", file=f"{where!a}") from error
+    if len(data) > MAX_FILE_BYTES:
+        raise ConfigUnreadable(f"{where} is larger than a configuration may be", file=where, limit_bytes=MAX_FILE_BYTES)
+    return data
