@@ -20,6 +20,7 @@ exit codes, and `docs/errors.md` is generated from it.
     |   |-- ContentRefused      ... because its files are not what was signed
     |   `-- CannotRunHere       ... because of this device or this agent
     |-- SigningError            a package or authority could not be made
+    |-- CommandError            a command line cannot do what it was asked to
     |-- InternalError           a fault of the agent or of a model, not of the caller
     |-- NotImplementedHere      a method this build does not offer
     `-- Unavailable             the agent is stopping, or cannot be reached
@@ -89,25 +90,28 @@ class Finding:
     allowed: str = ""
 
     def __str__(self) -> str:
-        """Return the finding as one line without the key."""
+        """Return the finding on one line, without its key."""
         given = f" (given: {self.given})" if self.given else ""
         allowed = f"; allowed: {self.allowed}" if self.allowed else ""
         return f"{self.problem}{given}{allowed}"
 
 
 class ConfigInvalid(ConfigurationError):
-    """One or more values are wrong or missing; `faults` lists all of them."""
+    """One or more values are wrong or missing; `faults` lists all of them, `warnings` what else there is to say."""
 
     reason = "CONFIG_INVALID"
     next_step = "correct every line listed, then run `lightkeeper config check FILE`"
 
-    def __init__(self, message: str, faults: Sequence[Finding] = (), **facts: object) -> None:
+    def __init__(
+        self, message: str, faults: Sequence[Finding] = (), warnings: Sequence[Finding] = (), **facts: object
+    ) -> None:
         """Keep every fault; the facts name each key with what is wrong."""
         listed: dict[str, str] = {}
         for fault in faults:
             listed[fault.key] = f"{listed[fault.key]}; {fault}" if fault.key in listed else str(fault)
         super().__init__(message, **listed, **facts)
         self.faults = tuple(faults)
+        self.warnings = tuple(warnings)
 
 
 class ConfigFileExists(ConfigurationError):
@@ -642,6 +646,27 @@ class SourceUnusable(SigningError):
 
     reason = "SOURCE_UNUSABLE"
     next_step = "give an .onnx file, or a folder that holds the model's files"
+
+
+# --- the command line ------------------------------------------------------------------------------------------------
+
+
+class CommandError(AgentError):
+    """A command cannot do what it was asked to."""
+
+
+class InputFileUnreadable(CommandError):
+    """A file given as an input cannot be read, or does not fit the input."""
+
+    reason = "INPUT_FILE_UNREADABLE"
+    next_step = "give .npy, .npz, .json files or images; `lightkeeper models describe NAME` shows what the model takes"
+
+
+class ExtraMissing(CommandError):
+    """The command needs a part of Lightkeeper that is not installed."""
+
+    reason = "EXTRA_MISSING"
+    next_step = "install it with the extra in the facts: pip install 'lightkeeper[EXTRA]'"
 
 
 # --- the agent's own -------------------------------------------------------------------------------------------------

@@ -34,7 +34,7 @@ class Style(StrEnum):
     CONSOLE = "console"
 
 
-def configure(level: int = logging.INFO, style: Style | None = None, stream: TextIO | None = None) -> None:
+def configure(level: str = "INFO", style: Style | None = None, stream: TextIO | None = None) -> None:
     """Log the agent's records from `level` on and other libraries' from WARNING on, in place of what was set before.
 
     Without a style, a terminal gets the console's and everything else JSON. Without a stream, stderr is used.

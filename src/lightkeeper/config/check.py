@@ -50,7 +50,7 @@ class Report:
         if self.config is None:
             count = len(self.faults)
             problems = "one fault" if count == 1 else f"{count} faults"
-            raise ConfigInvalid(f"{self.source} has {problems}", self.faults)
+            raise ConfigInvalid(f"{self.source} has {problems}", self.faults, self.warnings)
         return self.config
 
 

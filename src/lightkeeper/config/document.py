@@ -1,4 +1,4 @@
-"""The configuration file as it lies on the disk: bytes in, the members of one JSON object out.
+"""The configuration file as it lies on the disk: reading the members of one JSON object, and writing a new file.
 
 Nothing is judged here but the form: a regular file of at most 1 MiB, in UTF-8 (or UTF-16 or UTF-32, as editors on
 Windows write it; a byte order mark is welcome), holding one JSON object. Members keep their order and their repeats.
@@ -9,12 +9,14 @@ from __future__ import annotations
 import json
 import os
 import stat
+from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
 
-from lightkeeper.errors import ConfigUnreadable
+from lightkeeper.errors import ConfigFileExists, ConfigUnreadable, ConfigUnwritable
 
 MAX_FILE_BYTES = 1024 * 1024
+PRIVATE = 0o600
 
 Members = tuple[tuple[str, object], ...]
 """An object's names and values in the order of the file. A JSON object is a tuple here, a JSON array a list."""
@@ -61,6 +63,37 @@ def kind(value: object) -> str:
             return "an array"
         case _:
             return "an object"
+
+
+def refuse_to_replace(path: Path) -> None:
+    """Raise `ConfigFileExists` where anything lies at the path."""
+    if os.path.lexists(path):
+        raise ConfigFileExists(f"{path} is there already", file=path)
+
+
+def write(path: Path, members: Mapping[str, object], *, replace: bool) -> None:
+    """Write a new file that only its owner may read. An old one, if it may be replaced, stays until the new is whole.
+
+    Raises `ConfigFileExists` or `ConfigUnwritable`.
+    """
+    place = path.parent / f".{path.name}.{os.getpid()}" if replace else path
+    try:
+        descriptor = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE)
+        try:
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                json.dump(members, file, indent=2, ensure_ascii=False)
+                file.write("\n")
+                file.flush()
+                os.fsync(file.fileno())
+            if replace:
+                place.replace(path)
+        except OSError:
+            place.unlink(missing_ok=True)
+            raise
+    except FileExistsError as error:
+        raise ConfigFileExists(f"{path} is there already", file=path) from error
+    except OSError as error:
+        raise ConfigUnwritable(f"{path} cannot be written: {error.strerror}", file=path) from error
 
 
 def _read_bytes(path: Path) -> bytes:

@@ -263,7 +263,7 @@ class Config(BaseModel):
     @classmethod
     def _address_is_encrypted(cls, address: str | None, info: ValidationInfo) -> str | None:
         if address and address.startswith("http://"):
-            _note(info, "sagemaker_edge_core_endpoint_override", "has no TLS: anyone on the way can read and answer")
+            _note(info, "has no TLS: anyone on the way can read and answer")
         return address
 
     @field_validator("capture_disk_path")
@@ -275,7 +275,7 @@ class Config(BaseModel):
         if destination is Destination.CLOUD and provider is Provider.NONE and isinstance(state, Path):
             path = path or state / "captures"
             where = f"is Cloud, but provider None reaches no cloud: captures stay on the disk, in {path}"
-            _note(info, "sagemaker_edge_core_capture_data_destination", where)
+            _note(info, where, about="capture_destination")
         return _required(path, destination is Destination.DISK, "with destination Disk")
 
     @field_validator("bucket")
@@ -297,7 +297,7 @@ class Config(BaseModel):
             raise ValueError(f"is more than the buffer of {buffer} can ever hold")
         if batch > half:
             advice = f"is more than half the buffer of {buffer}: few captures find room while a batch is written"
-            _note(info, "sagemaker_edge_core_capture_data_batch_size", advice)
+            _note(info, advice)
         return batch
 
     @field_validator("periodic_upload")
@@ -309,14 +309,14 @@ class Config(BaseModel):
             )
             if missing:
                 text = f"has no effect without {missing}: captures stay on the disk"
-                _note(info, "sagemaker_edge_core_capture_data_periodic_upload", text)
+                _note(info, text)
         return upload
 
     @field_validator("socket_mode")
     @classmethod
     def _socket_is_not_for_everyone(cls, mode: int, info: ValidationInfo) -> int:
         if mode & 0o002:
-            _note(info, "lightkeeper_socket_mode", "lets every user of this device load models and run them")
+            _note(info, "lets every user of this device load models and run them")
         return mode
 
 
@@ -341,6 +341,11 @@ def every_key() -> list[Key]:
         default = str(extra["shown"]) or ("" if info.is_required() else _default_text(info.default))
         found.append(Key(info.alias or name, name, info.description or "", allowed, default))
     return found
+
+
+def name_of(field_name: str) -> str:
+    """Return the file's key of a field of `Config`."""
+    return Config.model_fields[field_name].alias or field_name
 
 
 def build(given: Mapping[str, object], notes: Notes) -> tuple[Config | None, list[tuple[str, str]]]:
@@ -371,6 +376,7 @@ def _required(value: Value | None, condition: bool, when: str) -> Value | None: 
     return value
 
 
-def _note(info: ValidationInfo, name: str, text: str) -> None:
+def _note(info: ValidationInfo, text: str, *, about: str = "") -> None:
+    """Put down a warning about the field being judged, or about another one."""
     if isinstance(info.context, Notes):
-        info.context.warnings.append((name, text))
+        info.context.warnings.append((name_of(about or info.field_name or ""), text))

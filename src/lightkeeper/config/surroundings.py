@@ -1,0 +1,119 @@
+"""What a sound configuration needs of the device it is on: files that exist, folders that can be written.
+
+The judgement is that of the user who asks, by the permissions of this moment; nothing is opened for writing or made.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from lightkeeper.config.check import Report
+from lightkeeper.config.model import Config, name_of
+from lightkeeper.config.values import Provider
+from lightkeeper.errors import Finding
+
+WRITE_BY_ANYONE = 0o222
+WRITE_BY_OTHERS = 0o022
+ANYTHING_BY_OTHERS = 0o077
+
+
+def survey(report: Report, file: Path) -> Report:
+    """Return the report with what the device lacks for it; one that has faults already is returned as it is."""
+    if report.config is None:
+        return report
+    faults = tuple(_faults(report.config))
+    warnings = (*report.warnings, *_warnings(report.config, file))
+    return replace(report, config=None if faults else report.config, faults=faults, warnings=warnings)
+
+
+def _faults(config: Config) -> Iterator[Finding]:
+    yield from _root_certificates(config.root_certs_path)
+    needed = ["provider_path"] if config.provider is Provider.CUSTOM else []
+    if config.provider is Provider.AWS:
+        needed += ["aws_ca_cert_file", "aws_cert_file", "aws_private_key_file"]
+    for field in needed:
+        problem = _file_problem(getattr(config, field))
+        if problem:
+            yield Finding(name_of(field), problem)
+    folders = {"state_path": config.state_path}
+    if config.capture_disk_path and not config.captures_to_cloud:
+        folders["capture_disk_path"] = config.capture_disk_path
+    for field, folder in folders.items():
+        problem = _folder_problem(folder)
+        if problem:
+            yield Finding(name_of(field), problem)
+    if config.socket_group is not None and not _group_exists(config.socket_group):
+        yield Finding(name_of("socket_group"), f"names no group of this device: {config.socket_group}")
+
+
+def _root_certificates(folder: Path) -> Iterator[Finding]:
+    key = name_of("root_certs_path")
+    where = folder.absolute()
+    try:
+        certificates = sorted(path for path in folder.iterdir() if path.suffix.lower() == ".pem")
+    except OSError as error:
+        yield Finding(key, f"cannot be read: {where}: {error.strerror}")
+        return
+    if not certificates:
+        yield Finding(key, f"has no certificate in it: no file of {where} ends in .pem")
+    for certificate in certificates:
+        problem = _file_problem(certificate)
+        if problem:
+            yield Finding(key, problem)
+        elif certificate.stat().st_mode & WRITE_BY_ANYONE:
+            yield Finding(key, f"has a file that somebody may write to: run chmod a-w {certificate.absolute()}")
+
+
+def _warnings(config: Config, file: Path) -> Iterator[Finding]:
+    if _mode(file) & WRITE_BY_OTHERS:
+        yield Finding(str(file), "can be changed by other users: run chmod go-w on it")
+    if config.provider is Provider.AWS and config.aws_private_key_file:
+        private_key = config.aws_private_key_file
+        if _mode(private_key) & ANYTHING_BY_OTHERS:
+            problem = f"can be read or changed by other users: run chmod 600 {private_key.absolute()}"
+            yield Finding(name_of("aws_private_key_file"), problem)
+
+
+def _file_problem(path: Path) -> str:
+    """Return why a file cannot be used, or nothing."""
+    where = path.absolute()
+    try:
+        if path.is_file():
+            return "" if os.access(path, os.R_OK) else f"names a file that this user cannot read: {where}"
+        return f"names something that is no file: {where}" if path.exists() else f"names no file: {where}"
+    except OSError as error:
+        return f"names a file that cannot be reached: {where}: {error.strerror}"
+
+
+def _folder_problem(path: Path) -> str:
+    """Return why a folder cannot be written or, where it is missing, made; or nothing."""
+    absolute = path.absolute()
+    try:
+        present = next(place for place in (absolute, *absolute.parents) if place.exists())
+        if not present.is_dir():
+            return f"needs a folder where a file lies: {present}"
+    except OSError as error:
+        return f"names a folder that cannot be reached: {absolute}: {error.strerror}"
+    return "" if os.access(present, os.W_OK | os.X_OK) else f"needs a folder that this user cannot write to: {present}"
+
+
+def _mode(path: Path) -> int:
+    try:
+        return path.stat().st_mode
+    except OSError:
+        return 0
+
+
+def _group_exists(name: str) -> bool:
+    try:
+        import grp
+    except ImportError:  # Windows has none
+        return False
+    try:
+        grp.getgrnam(name)
+    except KeyError:
+        return False
+    return True
