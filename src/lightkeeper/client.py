@@ -4,9 +4,9 @@
         client.load_model("/models/text-1.0.tar.gz", "text")
         outputs = client.predict("text", {"image": image})
 
-Tensors that together pass `shared_memory_above_bytes` travel in a System V shared memory segment instead of the socket. An
-agent that may not read the client's segments (another user, another container) makes the client send bytes from then
-on, after one WARNING. A segment is marked for removal as soon as it is made, so that none outlives the process.
+Tensors that together pass `shared_memory_above_bytes` travel in a System V shared memory segment instead of the
+socket. An agent that may not read the client's segments (another user, another container) makes the client send bytes
+from then on, after one WARNING. A segment is marked for removal as soon as it is made: none outlives the process.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import grpc
 import numpy as np
@@ -67,7 +67,7 @@ class Client:
         self._shared_memory_above_bytes = shared_memory_above_bytes
         self._segments = SegmentPool()
 
-    def __enter__(self) -> Client:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

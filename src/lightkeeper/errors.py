@@ -8,7 +8,6 @@ exit codes, and `docs/errors.md` is generated from it.
     AgentError
     |-- ConfigurationError      the configuration file cannot be used; the agent does not start
     |-- SocketError             the socket path cannot be served; the agent does not start
-    |-- StateError              the agent's state folder cannot be used; the agent does not start
     |-- InvalidRequest          the caller sent something that no retry will make right
     |   `-- InvalidTensor       ... about one tensor
     |       `-- SharedMemoryRefused
@@ -121,18 +120,25 @@ class ConfigFileExists(ConfigurationError):
     next_step = "choose another path, or give --force to replace the file"
 
 
+class StateUnusable(ConfigurationError):
+    """The agent's state folder cannot be made or written."""
+
+    reason = "STATE_UNUSABLE"
+    next_step = "set sagemaker_edge_local_data_root_path to a folder that the agent's user may write"
+
+
+class StateInUse(ConfigurationError):
+    """Another agent keeps its state in this folder right now."""
+
+    reason = "STATE_IN_USE"
+    next_step = "stop the other agent, or give each its own sagemaker_edge_local_data_root_path"
+
+
 class ConfigUnwritable(ConfigurationError):
     """`lightkeeper config init` could not write the file."""
 
     reason = "CONFIG_UNWRITABLE"
     next_step = "choose a path in a folder that exists and that your user may write to"
-
-
-class StateFolderUnusable(ConfigurationError):
-    """The agent cannot make or write the folder of its own state."""
-
-    reason = "STATE_FOLDER_UNUSABLE"
-    next_step = "let the agent's user write in the folder (sagemaker_edge_local_data_root_path), or choose another"
 
 
 # --- socket ----------------------------------------------------------------------------------------------------------
@@ -189,27 +195,6 @@ class SocketDenied(SocketError):
 
     reason = "SOCKET_DENIED"
     next_step = "run the agent as a user who may write in the folder, or choose another path"
-
-
-# --- state -----------------------------------------------------------------------------------------------------------
-
-
-class StateError(AgentError):
-    """The agent's state folder cannot be used."""
-
-
-class StateUnusable(StateError):
-    """The state folder cannot be made or written."""
-
-    reason = "STATE_UNUSABLE"
-    next_step = "set sagemaker_edge_local_data_root_path to a folder that the agent's user may write"
-
-
-class StateInUse(StateError):
-    """Another agent keeps its state in this folder right now."""
-
-    reason = "STATE_IN_USE"
-    next_step = "stop the other agent, or give each its own sagemaker_edge_local_data_root_path"
 
 
 # --- requests --------------------------------------------------------------------------------------------------------

@@ -57,7 +57,7 @@ class LoadedModel:
 
 
 class Registry:
-    """Every loaded model. Thread-safe; the lock guards changes only, and is never held while a model loads or closes."""
+    """Every loaded model. Thread-safe; its lock guards changes only, and is not held while a model loads or closes."""
 
     def __init__(self) -> None:
         self._models: dict[str, LoadedModel] = {}

@@ -21,7 +21,10 @@ class Loader(Protocol):
     """Makes a session from a url: verified, opened, warmed up."""
 
     def load(self, url: str) -> Session:
-        """Return the open session, or raise a `PackageRefused`, `NotFound`, `ResourcesExhausted` or `InvalidRequest`."""
+        """Return the open session.
+
+        Raises a `PackageRefused`, `PackageNotFound`, a `ResourcesExhausted` or `UrlInvalid`.
+        """
 
 
 class AgentService:

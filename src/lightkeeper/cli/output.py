@@ -8,9 +8,11 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
 
-from lightkeeper.errors import AgentError
+from lightkeeper.errors import AgentError, ConfigInvalid, Finding
 
 
 def add_json_flag(parser: argparse.ArgumentParser) -> None:
@@ -23,8 +25,31 @@ def document(value: object) -> None:
     print(json.dumps(value, indent=2, ensure_ascii=False))
 
 
-def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print rows of text under headings: framed on a terminal, tab-separated without headings in a pipe."""
+def note(text: str) -> None:
+    """Print a remark beside the result, on stderr."""
+    print(text, file=sys.stderr)
+
+
+@contextmanager
+def working(what: str) -> Iterator[None]:
+    """Show on a terminal that something is under way."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status(what):
+        yield
+
+
+def table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, empty: str = "") -> None:
+    """Print rows of text under headings: framed on a terminal, tab-separated without headings in a pipe.
+
+    Where there is no row, `empty` is said on stderr instead.
+    """
+    if not rows:
+        note(empty)
+        return
     if not sys.stdout.isatty():
         for row in rows:
             print("\t".join(row))
@@ -38,15 +63,22 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     Console().print(framed, markup=False)
 
 
+def findings(found: Sequence[Finding]) -> list[dict[str, str]]:
+    """Return what was found in a configuration, fit for a JSON document."""
+    return [asdict(finding) for finding in found]
+
+
 def refusal(error: AgentError, *, as_json: bool, program: str) -> None:
     """Print a refusal: as JSON on stdout where the caller asked for JSON, else as text on stderr."""
     if as_json:
-        fault = {
+        fault: dict[str, object] = {
             "reason": error.reason,
             "message": error.message,
             "facts": error.facts,
             "next_step": error.next_step,
         }
+        if isinstance(error, ConfigInvalid):
+            fault |= {"faults": findings(error.faults), "warnings": findings(error.warnings)}
         document({"error": fault})
         return
     first, *rest = error.diagnostics().splitlines()

@@ -13,6 +13,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from threading import Event
 from typing import NoReturn
 
 import grpc
@@ -25,6 +26,7 @@ log = logging.getLogger(__name__)
 
 CALLS_LIMIT = 1024
 SLOW_THREADS = 4
+HURRY_POLL_SECONDS = 0.1
 JOIN_SECONDS = 1.0
 """How long threads whose calls are over get to end, once the grace time has passed."""
 
@@ -64,9 +66,15 @@ class GrpcServer:
             raise SocketDenied(f"{address} cannot be served", address=address) from error
         self._server.start()
 
-    def stop(self, grace_seconds: float) -> bool:
-        """Take no new call, let those under way finish within the grace time, and tell whether all of them did."""
-        self._server.stop(grace_seconds).wait()
+    def stop(self, grace_seconds: float, hurry: Event | None = None) -> bool:
+        """Take no new call, let those under way finish within the grace time, and tell whether all of them did.
+
+        Once `hurry` is set, the grace time is over.
+        """
+        stopped = self._server.stop(grace_seconds)
+        while not stopped.wait(HURRY_POLL_SECONDS):
+            if hurry and hurry.is_set():
+                self._server.stop(0).wait()
         threads = [thread for pool in (self._workers, self._slow) for thread in pool._threads]  # noqa: SLF001  # no other way to a bounded join
         for pool in (self._workers, self._slow):
             pool.shutdown(wait=False, cancel_futures=True)

@@ -17,7 +17,7 @@ from __future__ import annotations
 import os
 import stat
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from lightkeeper.errors import (
     SharedMemoryForeign,
@@ -61,7 +61,7 @@ class Attachments:
         end = offset_bytes + size_bytes
         if offset_bytes > segment.size or end > segment.size:
             raise SharedMemoryOutOfBounds(
-                f"offset {offset_bytes} and size {size_bytes} fall outside segment {segment_id} of {segment.size} bytes",
+                f"offset {offset_bytes}, size {size_bytes} falls outside segment {segment_id} of {segment.size} bytes",
                 segment_id=segment_id,
                 offset_bytes=offset_bytes,
                 size_bytes=size_bytes,
@@ -70,7 +70,7 @@ class Attachments:
         view = memoryview(segment).toreadonly()
         return view[offset_bytes : end if size_bytes else segment.size]
 
-    def __enter__(self) -> Attachments:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

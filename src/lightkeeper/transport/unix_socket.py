@@ -78,6 +78,8 @@ class SocketFile:
             raise SocketFolderMissing(f"{self.path.parent} is not a folder", path=self.path) from error
         except OSError as error:
             raise self._denied(error) from error
+        if not os.access(self.path.parent, os.W_OK | os.X_OK, effective_ids=True):
+            raise self._denied(PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
         self._clear_path(force=force)
         return f"/proc/self/fd/{self._folder}/{self._staging}"
 

@@ -1,0 +1,26 @@
+"""`lightkeeper agent`: run the agent. The flags are the old agent's."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command `agent`."""
+    parser = commands.add_parser("agent", help="run the agent", description="Run the agent until SIGTERM or SIGINT.")
+    parser.add_argument("-a", dest="address", metavar="ADDRESS", required=True, help="path of the Unix socket to serve")
+    parser.add_argument(
+        "-c", dest="config", metavar="CONFIG", type=Path, required=True, help="configuration file, JSON"
+    )
+    parser.add_argument("-f", dest="force", action="store_true", help="remove a stale socket file first")
+    parser.set_defaults(command=_run)
+
+
+def _run(args: argparse.Namespace) -> None:
+    from lightkeeper import config, logs
+    from lightkeeper.agent import Agent
+
+    settings = config.load(args.config)
+    logs.configure("DEBUG" if settings.log_verbose else "INFO")
+    Agent(settings, address=args.address, force=args.force).run_until_signal()

@@ -1,0 +1,58 @@
+"""The agent's state folder: private to its user, and one agent's at a time.
+
+Invariant: while a `StateFolder` is open, its lock file is locked; the kernel lets go of the lock when the process ends,
+however it ends.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from lightkeeper.errors import StateInUse, StateUnusable
+
+PRIVATE = 0o700
+_LOCK_FILE = "agent.lock"
+
+
+class StateFolder:
+    """The state folder, held by this process until `close`."""
+
+    def __init__(self, path: Path) -> None:
+        """Make the folder where it is missing and lock it. Raises `StateUnusable` or `StateInUse`."""
+        self.path = path
+        try:
+            path.mkdir(PRIVATE, parents=True, exist_ok=True)
+            self._lock = os.open(path / _LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            cause = os.strerror(error.errno or 0)
+            raise StateUnusable(f"the state folder {path} cannot be used: {cause}", folder=path) from error
+        if not _lock(self._lock):
+            os.close(self._lock)
+            raise StateInUse(f"another agent uses the state folder {path}", path=path)
+
+    def close(self) -> None:
+        """Let another agent have the folder."""
+        os.close(self._lock)
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _lock(descriptor: int) -> bool:
+        try:
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        except OSError:
+            return False
+        return True
+
+else:
+    import fcntl
+
+    def _lock(descriptor: int) -> bool:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
