@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lightkeeper.errors import GoldenMismatch, ManifestInvalid
+from lightkeeper.errors import GoldenMismatch, ManifestInvalid, SourceUnusable
 from lightkeeper.modelpackage.manifest import GoldenTensor, Manifest
 from lightkeeper.tensor import DYNAMIC, TensorMetadata
 
@@ -106,4 +107,29 @@ def _array(folder: Path, kept: GoldenTensor, tensor: TensorMetadata) -> Array:
     problem = misfit(array, tensor)
     if problem is not None:
         raise ManifestInvalid(f"{kept.file} does not fit {kept.name!r}: {problem}", file=kept.file, tensor=kept.name)
+    return _plain(array, tensor)
+
+
+def _plain(array: Array, tensor: TensorMetadata) -> Array:
+    """Return the array little-endian and C-contiguous (which numpy alone would do at the price of a scalar's shape)."""
     return np.ascontiguousarray(array, tensor.data_type.dtype).reshape(array.shape)
+
+
+def load_npz(path: Path, tensors: Sequence[TensorMetadata], *, every: bool) -> dict[str, Array]:
+    """Read arrays for these tensors from an `.npz` file, for a new package; `every` tensor must then be there.
+
+    Raises `SourceUnusable`, naming the tensor.
+    """
+    known = {tensor.name: tensor for tensor in tensors}
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:
+        raise SourceUnusable(f"{path} is not an .npz file of arrays: {error}", file=path) from error
+    for name in sorted(known.keys() - arrays.keys() if every else ()):
+        raise SourceUnusable(f"{path} has no array for {name!r}", file=path, tensor=name)
+    for name, array in arrays.items():
+        problem = misfit(array, known[name]) if name in known else "the model has no such tensor"
+        if problem is not None:
+            raise SourceUnusable(f"{path}: {name!r}: {problem}", file=path, tensor=name)
+    return {name: _plain(array, known[name]) for name, array in arrays.items()}

@@ -86,7 +86,7 @@ class PackageStore:
         """Take what decides, and remove the copies that dead processes left in `staging`.
 
         `root_certs` is read at each `open`. `host` None leaves out whether a package may run here: a builder verifies
-        packages for other devices. Raises `StateFolderUnusable`.
+        packages for other devices. Raises `StateUnusable`.
         """
         self._root_certs = root_certs
         self._staging = Staging(staging, limits)

@@ -34,7 +34,7 @@ from lightkeeper.errors import (
     DiskShort,
     PackageMemberForbidden,
     PackageUnreadable,
-    StateFolderUnusable,
+    StateUnusable,
 )
 from lightkeeper.modelpackage import member
 from lightkeeper.modelpackage.limits import Limits
@@ -65,7 +65,7 @@ class Staging:
     """The staging root. Removes what dead processes left there when it is made."""
 
     def __init__(self, root: Path, limits: Limits) -> None:
-        """Make the root where it is missing; raise `StateFolderUnusable` where that cannot be."""
+        """Make the root where it is missing; raise `StateUnusable` where that cannot be."""
         self._root = root
         self._limits = limits
         try:
@@ -94,7 +94,7 @@ class Staging:
     def _unusable(self, error: OSError) -> AgentError:
         if error.errno in _DISK_FULL:
             return DiskShort(f"there is no room for a folder in {self._root}", folder=self._root)
-        return StateFolderUnusable(f"the staging folder {self._root} cannot be used: {error}", folder=self._root)
+        return StateUnusable(f"the staging folder {self._root} cannot be used: {error}", folder=self._root)
 
     def _remove_leftovers(self) -> None:
         for folder in self._root.glob(f"{_PREFIX}*"):

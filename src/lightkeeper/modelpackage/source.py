@@ -1,0 +1,95 @@
+"""What goes into a package: the files of a model, found from an `.onnx` file or a folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from lightkeeper.errors import SourceUnusable
+from lightkeeper.modelpackage import manifest, member, onnxfile
+
+ONNX = "onnx"
+_SIGNATURE_FILE_NAME = "model.sig"
+_VERSION_CONTROL = frozenset({".git", ".gitignore", ".gitattributes", ".github"})
+"""Left out at the top of a folder: Model Signing v1.0 never signs these (§6.2)."""
+_RESERVED = frozenset({manifest.FILE_NAME, _SIGNATURE_FILE_NAME})
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A model's files by their names in the package; `model` is the name of the main one, `format` its kind."""
+
+    model: str
+    format: str
+    files: dict[str, Path]
+
+    @property
+    def main(self) -> Path:
+        """Where the main file lies now."""
+        return self.files[self.model]
+
+
+def find(path: Path, main: str | None = None) -> Source:
+    """Return what to package of an `.onnx` file, or of a folder that has one.
+
+    `main` names the main file of a folder with several `.onnx` files. Links to files are followed: a package has
+    none. Raises `SourceUnusable`.
+    """
+    if path.is_dir():
+        files = _folder(path)
+        model = main or _only_model(path, files)
+        if model not in files:
+            raise SourceUnusable(f"{path} has no file {model}", folder=path, file=model)
+    elif path.is_file():
+        if main is not None:
+            raise SourceUnusable(f"{path} is a file; its main file is itself", file=path)
+        model = path.name
+        files = {model: path}
+    else:
+        raise SourceUnusable(f"{path} is neither a file nor a folder", path=path)
+    if not model.endswith(".onnx"):
+        raise SourceUnusable(f"{model} does not end in .onnx, the one format that can be packaged", file=model)
+    for location in onnxfile.external_data(files[model]):
+        name = _beside(model, location)
+        files.setdefault(name, files[model].parent / location)
+        if not files[name].is_file():
+            raise SourceUnusable(f"{model} needs the file {location}, which is not there", file=model, needs=location)
+    for name in files:
+        fault = member.fault(name) or (name in _RESERVED and "is a name that a package keeps for itself")
+        if fault:
+            raise SourceUnusable(f"{member.shown(name)!r} {fault}", file=member.shown(name))
+    return Source(model, ONNX, files)
+
+
+def _folder(folder: Path) -> dict[str, Path]:
+    files = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if name.partition("/")[0] in _VERSION_CONTROL:
+            continue
+        if path.is_symlink() and path.is_dir():
+            raise SourceUnusable(f"{name} is a link to a folder; copy the folder itself", file=name)
+        if not path.is_dir():
+            if not path.is_file():
+                raise SourceUnusable(f"{name} is no plain file, or a link that leads nowhere", file=name)
+            files[name] = path
+    return files
+
+
+def _only_model(folder: Path, files: dict[str, Path]) -> str:
+    models = [name for name in files if name.endswith(".onnx")]
+    at_top = [name for name in models if "/" not in name]
+    candidates = at_top or models
+    if len(candidates) != 1:
+        found = ", ".join(candidates) or "none"
+        raise SourceUnusable(
+            f"{folder} must have one .onnx file, or --main must say which: found {found}", folder=folder, found=found
+        )
+    return candidates[0]
+
+
+def _beside(model: str, location: str) -> str:
+    """Return the package's name of a file that a model refers to relative to itself."""
+    if location.startswith("/") or ".." in PurePosixPath(location).parts:
+        raise SourceUnusable(f"{model} refers to {location!r}, outside its own folder", file=model, needs=location)
+    return (PurePosixPath(model).parent / location).as_posix()
