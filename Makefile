@@ -35,6 +35,9 @@ test: lint types imports ## run every check and test
 proto: $(STAMP)  ## generate the protobuf code from proto/agent.proto
 	$(BIN)/python tools/generate_proto.py
 
+docs: $(STAMP)   ## generate the reference pages in docs/ from the code
+	$(BIN)/python tools/generate_docs.py
+
 lock:            ## lock the requirements again (needs uv)
 	uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 pyproject.toml --extra images -o requirements/agent.txt
 	uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 pyproject.toml --extra images --extra demo --group dev -o requirements/dev.txt

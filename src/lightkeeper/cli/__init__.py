@@ -37,6 +37,13 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def exit_code(error: type[AgentError]) -> int:
+    """Return the code the process exits with after this refusal."""
+    if issubclass(error, Unavailable):
+        return EXIT_UNREACHABLE
+    return EXIT_INTERNAL if issubclass(error, InternalError) else EXIT_REFUSED
+
+
 def run(argv: Sequence[str], program: str = "lightkeeper") -> int:
     """Run one command line and return the process's exit code; refusals are printed under the program's name."""
     args = build_parser().parse_args(argv)
@@ -45,9 +52,7 @@ def run(argv: Sequence[str], program: str = "lightkeeper") -> int:
         args.command(args)
     except AgentError as error:
         output.refusal(error, as_json=as_json, program=program)
-        if isinstance(error, Unavailable):
-            return EXIT_UNREACHABLE
-        return EXIT_INTERNAL if isinstance(error, InternalError) else EXIT_REFUSED
+        return exit_code(type(error))
     except KeyboardInterrupt:
         print(f"{program}: interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED

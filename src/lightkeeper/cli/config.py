@@ -66,23 +66,26 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
 def _check(args: argparse.Namespace) -> None:
     from lightkeeper.config import check
     from lightkeeper.config.surroundings import survey
+    from lightkeeper.modelpackage import roots
 
     report = check(args.file)
     if not args.values_only:
-        report = survey(report, args.file)
+        report = survey(report, args.file, roots.load)
     if args.json and report.config:
         output.document({"file": str(args.file), "faults": [], "warnings": output.findings(report.warnings)})
     if not args.json:
         _print_warnings(report.warnings)
     report.accepted()
     if not args.json:
-        print(f"{args.file}: sound" + (f", with {len(report.warnings)} to mind" if report.warnings else ""))
+        print(f"{args.file}: accepted{f', warnings: {len(report.warnings)}' if report.warnings else ''}")
 
 
 def _init(args: argparse.Namespace) -> None:
     from lightkeeper.config import document
     from lightkeeper.config.check import examine
     from lightkeeper.config.model import every_key
+    from lightkeeper.config.surroundings import survey
+    from lightkeeper.modelpackage import roots
 
     if not args.force:
         document.refuse_to_replace(args.file)
@@ -96,13 +99,24 @@ def _init(args: argparse.Namespace) -> None:
         raise ConfigInvalid("the new configuration would have keys that nothing reads", unknown)
     report.accepted()
     document.write(args.file, answers, replace=args.force)
+    lacking = survey(report, args.file, roots.load).faults
     file = shlex.quote(str(args.file))
     following = [f"lightkeeper config check {file}", f"lightkeeper agent -a /tmp/agent.sock -c {file}"]
     if args.json:
         warnings = output.findings(report.warnings)
-        output.document({"file": str(args.file), "keys": answers, "warnings": warnings, "next": following})
+        output.document(
+            {
+                "file": str(args.file),
+                "keys": answers,
+                "warnings": warnings,
+                "lacking": output.findings(lacking),
+                "next": following,
+            }
+        )
         return
     _print_warnings(report.warnings)
+    for finding in lacking:
+        print(f"this device still lacks: {finding.key}: {finding}", file=sys.stderr)
     print(f"wrote {args.file}; next:", *following, sep="\n  ")
 
 

@@ -134,7 +134,8 @@ def complete(given: Mapping[str, str], *, ask: bool) -> Answers:
             missing.append(Finding(question.key, f"is required: give {question.flag}, or run this on a terminal"))
     if missing:
         raise ConfigInvalid("some answers are missing", missing)
-    return answers
+    in_order = [question.key for question in QUESTIONS if question.key in answers]
+    return {key: answers[key] for key in [*in_order, *(key for key in answers if key not in in_order)]}
 
 
 def _ask(question: Question, answers: Answers) -> str:

@@ -31,7 +31,7 @@ STATE_KEY = "sagemaker_edge_local_data_root_path"
 
 _SECRET_KEYS = frozenset({"sagemaker_edge_provider_aws_cert_pk_file"})
 _SECRET_TEXT = re.compile(r"-----BEGIN|://[^/]*@")
-_PREFIX = re.compile(r"^(lightkeeper|sagemaker_edge)_(core_|provider_)?(capture_data_|aws_)?")
+_PREFIX = re.compile(r"^(lightkeeper_|sagemaker_edge_)?(core_|provider_)?(capture_data_|capture_|aws_)?")
 
 logger = logging.getLogger(__name__)
 
@@ -75,15 +75,18 @@ def examine(members: document.Members, environment: Mapping[str, str] = os.envir
     faults: list[Finding] = []
     warnings: list[Finding] = []
     given = _known(_unrepeated(members, faults, warnings), faults, warnings)
-    if given.get(PROVIDER_KEY, "") is None:
-        faults.append(Finding(PROVIDER_KEY, 'is null, which leaves open what is meant: write "None", or leave it out'))
-    filled = {name: value for name, value in given.items() if not _blank(value)}
+    # A provider of null is let through, to be refused: it may mean the provider None as well as the default.
+    filled = {
+        name: value for name, value in given.items() if not _blank(value) or (name, value) == (PROVIDER_KEY, None)
+    }
     filled.setdefault(STATE_KEY, str(default_state_path(environment)))
     notes = Notes()
     config, problems = model.build(filled, notes)
     allowed = {key.name: key.allowed for key in model.every_key()}
+    older_names = {present: older for older, present in OLDER_NAMES.items() if older in dict(members)}
     for name, problem in problems:
-        faults.append(Finding(name, problem, _shown(name, given.get(name)), allowed[name]))
+        written = f"{problem}, written as {older_names[name]}" if name in older_names else problem
+        faults.append(Finding(name, written, _shown(name, given.get(name)), allowed[name]))
     warnings += [Finding(name, text) for name, text in notes.warnings]
     return Report(source, None if faults else config, tuple(faults), tuple(warnings))
 

@@ -32,6 +32,15 @@ Flag = Annotated[bool, PlainValidator(values.FLAG)]
 Positive = Annotated[int, PlainValidator(whole_number(1, INT32_MAX))]
 Value = TypeVar("Value")
 
+SECTIONS = {
+    "device_name": "The device and whom it trusts",
+    "provider": "The cloud",
+    "capture_destination": "Captured data",
+    "deployment_poll_interval_minutes": "Deployments and the old agent's plug-ins",
+    "log_verbose": "The agent itself",
+}
+"""Where each section of `Config` begins: its first field and its title."""
+
 WITH_AWS = "required with provider `Aws`"
 
 
@@ -324,6 +333,7 @@ class Config(BaseModel):
 class Key:
     """One key of the file, for people. `default` is empty where the key is required."""
 
+    section: str
     name: str
     field: str
     meaning: str
@@ -334,12 +344,14 @@ class Key:
 def every_key() -> list[Key]:
     """Return every key in the order of `Config`."""
     found = []
+    section = ""
     for name, info in Config.model_fields.items():
+        section = SECTIONS.get(name, section)
         extra = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
         kind = next(item.func for item in info.metadata if isinstance(item, PlainValidator))
         allowed = kind.allowed if isinstance(kind, Kind) else ""
         default = str(extra["shown"]) or ("" if info.is_required() else _default_text(info.default))
-        found.append(Key(info.alias or name, name, info.description or "", allowed, default))
+        found.append(Key(section, info.alias or name, name, info.description or "", allowed, default))
     return found
 
 

@@ -6,31 +6,36 @@ The judgement is that of the user who asks, by the permissions of this moment; n
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from lightkeeper.config.check import Report
 from lightkeeper.config.model import Config, name_of
 from lightkeeper.config.values import Provider
-from lightkeeper.errors import Finding
+from lightkeeper.errors import Finding, SignatureRefused
 
-WRITE_BY_ANYONE = 0o222
 WRITE_BY_OTHERS = 0o022
 ANYTHING_BY_OTHERS = 0o077
 
 
-def survey(report: Report, file: Path) -> Report:
-    """Return the report with what the device lacks for it; one that has faults already is returned as it is."""
+def survey(report: Report, file: Path, read_roots: Callable[[Path], object]) -> Report:
+    """Return the report with what the device lacks for it; one that has faults already is returned as it is.
+
+    `read_roots` reads the folder of root certificates as the agent will, and raises a `SignatureRefused`.
+    """
     if report.config is None:
         return report
-    faults = tuple(_faults(report.config))
+    faults = tuple(_faults(report.config, read_roots))
     warnings = (*report.warnings, *_warnings(report.config, file))
     return replace(report, config=None if faults else report.config, faults=faults, warnings=warnings)
 
 
-def _faults(config: Config) -> Iterator[Finding]:
-    yield from _root_certificates(config.root_certs_path)
+def _faults(config: Config, read_roots: Callable[[Path], object]) -> Iterator[Finding]:
+    try:
+        read_roots(config.root_certs_path)
+    except SignatureRefused as error:
+        yield Finding(name_of("root_certs_path"), f"is of no use yet: {error.message}; {error.next_step}")
     needed = ["provider_path"] if config.provider is Provider.CUSTOM else []
     if config.provider is Provider.AWS:
         needed += ["aws_ca_cert_file", "aws_cert_file", "aws_private_key_file"]
@@ -47,24 +52,6 @@ def _faults(config: Config) -> Iterator[Finding]:
             yield Finding(name_of(field), problem)
     if config.socket_group is not None and not _group_exists(config.socket_group):
         yield Finding(name_of("socket_group"), f"names no group of this device: {config.socket_group}")
-
-
-def _root_certificates(folder: Path) -> Iterator[Finding]:
-    key = name_of("root_certs_path")
-    where = folder.absolute()
-    try:
-        certificates = sorted(path for path in folder.iterdir() if path.suffix.lower() == ".pem")
-    except OSError as error:
-        yield Finding(key, f"cannot be read: {where}: {error.strerror}")
-        return
-    if not certificates:
-        yield Finding(key, f"has no certificate in it: no file of {where} ends in .pem")
-    for certificate in certificates:
-        problem = _file_problem(certificate)
-        if problem:
-            yield Finding(key, problem)
-        elif certificate.stat().st_mode & WRITE_BY_ANYONE:
-            yield Finding(key, f"has a file that somebody may write to: run chmod a-w {certificate.absolute()}")
 
 
 def _warnings(config: Config, file: Path) -> Iterator[Finding]:

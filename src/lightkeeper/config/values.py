@@ -98,7 +98,9 @@ def word_of(words: type[Word]) -> Kind[Word]:
     by_name = {word.value.lower(): word for word in words}
 
     def parse(value: object) -> Word:
-        if not isinstance(value, str) or value.strip().lower() not in by_name:
+        if not isinstance(value, str):
+            raise ValueError(f"must be a word in a string, not {kind(value)}")  # noqa: TRY004 - see _text
+        if value.strip().lower() not in by_name:
             raise ValueError("is none of the words it may be")
         return by_name[value.strip().lower()]
 
