@@ -64,8 +64,13 @@ class Runtime(Protocol):
     def formats(self) -> frozenset[str]:
         """The manifest's `format` values this runtime takes, such as `onnx`."""
 
+    def memory_bytes(self, model: Path) -> int:
+        """Return about how much memory opening the model takes at its peak, from the sizes of its files alone."""
+
     def open(self, model: Path) -> Session:
-        """Open the model's main file; files it refers to lie beside it. They may be deleted after the return.
+        """Open the model's main file; files it refers to lie beside it, in a folder where nobody else writes.
+
+        A runtime may map the files, so nobody may change them until `close`; they may be deleted after the return.
 
         Raises `ModelUnreadable`, `ModelTypeUnsupported` or `MemoryShort`.
         """
