@@ -1,0 +1,88 @@
+"""A real agent in a process of its own, for tests that speak to it over its socket."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+START_SECONDS = 30.0
+
+
+class AgentProcess:
+    """`lightkeeper agent` on a socket in a folder, with provider None; `settings` are further configuration keys."""
+
+    def __init__(
+        self,
+        folder: Path,
+        root_certs: Path,
+        *,
+        settings: Mapping[str, object] | None = None,
+        program: tuple[str, ...] = (sys.executable, "-m", "lightkeeper", "agent"),
+        flags: tuple[str, ...] = (),
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self.folder = folder
+        self.socket = folder / "agent.sock"
+        self.log_file = folder / "agent.log"
+        self.config = folder / "config.json"
+        keys: dict[str, object] = {
+            "sagemaker_edge_core_device_name": "test-device",
+            "sagemaker_edge_core_device_fleet_name": "test-fleet",
+            "sagemaker_edge_core_root_certs_path": str(root_certs),
+            "sagemaker_edge_provider_provider": "None",
+            "sagemaker_edge_core_capture_data_disk_path": str(folder / "captures"),
+            "sagemaker_edge_local_data_root_path": str(folder / "state"),
+        }
+        self.config.write_text(json.dumps(keys | dict(settings or {})))
+        with self.log_file.open("ab") as log:
+            self.process = subprocess.Popen(
+                [*program, "-a", str(self.socket), "-c", str(self.config), *flags],
+                stderr=log,
+                stdout=log,
+                env=os.environ | dict(environment or {}),
+            )
+
+    @property
+    def address(self) -> str:
+        """The gRPC target of the socket."""
+        return f"unix:{self.socket}"
+
+    def wait_until_started(self) -> AgentProcess:
+        """Wait for the line that says that the agent serves."""
+        deadline = time.monotonic() + START_SECONDS
+        while not self.events("agent_started"):
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                self.process.kill()
+                raise AssertionError(f"the agent did not start:\n{self.log_file.read_text()}")
+            time.sleep(0.01)
+        return self
+
+    def events(self, word: str) -> list[dict[str, Any]]:
+        """Return the log lines of one event."""
+        lines = [line for line in self.log_file.read_text().splitlines() if line.startswith("{")]
+        return [line for line in map(json.loads, lines) if line["event"] == word]
+
+    def stop(self, number: int = signal.SIGTERM, timeout_seconds: float = 30.0) -> int:
+        """Send a signal and return the exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        return self.process.wait(timeout_seconds)
+
+    def resident_bytes(self) -> int:
+        """Return how much memory the process holds."""
+        resident: int = psutil.Process(self.process.pid).memory_info().rss
+        return resident
+
+    def open_files(self) -> int:
+        """Return how many descriptors the process has open."""
+        count: int = psutil.Process(self.process.pid).num_fds()
+        return count
