@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
+import numpy as np
 import onnx
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 OPSET = 17
 IR_VERSION = 8
@@ -88,3 +90,78 @@ def slow() -> bytes:
         [tensor("turns", TensorProto.INT64, ()), tensor("x", TensorProto.FLOAT, ())],
         [tensor("y", TensorProto.FLOAT, ())],
     )
+
+
+def with_default(default: float = 10.0, element: int = TensorProto.FLOAT) -> bytes:
+    """y = x + bias, where a call may leave the bias to its default."""
+    return model(
+        [helper.make_node("Add", ["x", "bias"], ["y"])],
+        [tensor("x", element, ("n",)), tensor("bias", element, (1,))],
+        [tensor("y", element, ("n",))],
+        [helper.make_tensor("bias", element, [1], [default])],
+    )
+
+
+def with_optional(element: int = TensorProto.FLOAT) -> bytes:
+    """y = 1 where `maybe`, an input of an optional type, is given, else 0."""
+    maybe = helper.make_optional_type_proto(helper.make_tensor_type_proto(element, ["n"]))
+    return model(
+        [
+            helper.make_node("OptionalHasElement", ["maybe"], ["given"]),
+            helper.make_node("Cast", ["given"], ["y"], to=TensorProto.INT32),
+        ],
+        [helper.make_value_info("maybe", maybe)],
+        [tensor("y", TensorProto.INT32, ())],
+    )
+
+
+def sequence_output() -> bytes:
+    """pieces = x cut up: a sequence, which is no tensor."""
+    pieces = helper.make_sequence_type_proto(helper.make_tensor_type_proto(TensorProto.FLOAT, ["n"]))
+    return model(
+        [helper.make_node("SplitToSequence", ["x"], ["pieces"])],
+        [tensor("x", TensorProto.FLOAT, ("n",))],
+        [helper.make_value_info("pieces", pieces)],
+    )
+
+
+def reshape() -> bytes:
+    """y = x in the shape that `shape` says, which may not fit x."""
+    return model(
+        [helper.make_node("Reshape", ["x", "shape"], ["y"])],
+        [tensor("x", TensorProto.FLOAT, ("n",)), tensor("shape", TensorProto.INT64, ("rank",))],
+        [tensor("y", TensorProto.FLOAT, ("a", "b"))],
+    )
+
+
+def memory_hog() -> bytes:
+    """y = x spread over as many elements as `shape` says."""
+    return model(
+        [helper.make_node("Expand", ["x", "shape"], ["y"])],
+        [tensor("x", TensorProto.FLOAT, (1,)), tensor("shape", TensorProto.INT64, (1,))],
+        [tensor("y", TensorProto.FLOAT, ("n",))],
+    )
+
+
+def weighty(rows: int, columns: int) -> onnx.ModelProto:
+    """Two ways to read weights that `save_with_external_data` puts beside the model.
+
+    product = x @ weights, which ONNX Runtime packs for the processor; row = weights[index], which it reads in place.
+    """
+    values = np.arange(rows * columns, dtype=np.float32).reshape(rows, columns) % 251
+    graph = helper.make_graph(
+        [
+            helper.make_node("MatMul", ["x", "packed"], ["product"]),
+            helper.make_node("Gather", ["in_place", "index"], ["row"]),
+        ],
+        "test",
+        [tensor("x", TensorProto.FLOAT, (1, rows)), tensor("index", TensorProto.INT64, (1,))],
+        [tensor("product", TensorProto.FLOAT, (1, columns)), tensor("row", TensorProto.FLOAT, (1, columns))],
+        [numpy_helper.from_array(values, "packed"), numpy_helper.from_array(values, "in_place")],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
+
+
+def save_with_external_data(made: onnx.ModelProto, file: Path, weights: str = "weights.bin") -> None:
+    """Write a model whose tensors lie in a second file beside it."""
+    onnx.save(made, file, save_as_external_data=True, location=weights, size_threshold=0)
