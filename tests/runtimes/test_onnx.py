@@ -17,6 +17,7 @@ import onnx
 import psutil
 import pytest
 from onnx import TensorProto, helper
+from tests.support import models
 
 from lightkeeper.errors import (
     AgentError,
@@ -30,7 +31,6 @@ from lightkeeper.resources import give_back_memory
 from lightkeeper.runtimes.base import Runtime, RuntimeOptions, Session, zeros
 from lightkeeper.runtimes.onnx import OnnxRuntime
 from lightkeeper.tensor import DataType, TensorMetadata
-from tests.support import models
 
 ELEMENTS = {
     DataType.UINT8: TensorProto.UINT8,
@@ -75,10 +75,9 @@ def resident_bytes() -> int:
 def test_a_tensor_of_each_type_comes_back_bit_for_bit(opened: Open, data_type: DataType) -> None:
     """Every type the wire has runs through a model unchanged, extremes included."""
     session = opened(models.identity(ELEMENTS[data_type], ("n",)))
-    dtype = data_type.dtype
-    if np.issubdtype(dtype, np.integer):
-        limits = np.iinfo(dtype)
-        given = np.array([limits.min, 0, 1, limits.max], dtype)
+    dtype: np.dtype[Any] = data_type.dtype
+    if dtype.kind in "iu":
+        given = np.array([np.iinfo(dtype).min, 0, 1, np.iinfo(dtype).max], dtype)
     else:
         given = np.array([-np.inf, np.nan, -0.0, np.finfo(dtype).max, np.finfo(dtype).smallest_subnormal], dtype)
     assert session.inputs == (TensorMetadata("x", data_type, (-1,)),)
@@ -114,7 +113,8 @@ def test_an_empty_tensor_keeps_its_shape(opened: Open, shape: tuple[int, ...]) -
     """A dimension of zero is a size like any other."""
     session = opened(models.identity(TensorProto.INT64, tuple(f"d{axis}" for axis in range(len(shape)))))
     (answer,) = session.run({"x": np.zeros(shape, np.int64)})
-    assert (answer.shape, answer.dtype) == (shape, np.int64)
+    assert answer.shape == shape
+    assert answer.dtype == np.int64
 
 
 def test_several_inputs_and_outputs_keep_the_models_order(opened: Open) -> None:
@@ -231,8 +231,9 @@ def test_a_model_is_refused_when_its_external_data_is_not_there(runtime: Runtime
         for initializer in made.graph.initializer:
             initializer.external_data[0].value = "../weights.bin"
         (folder / "model.onnx").write_bytes(made.SerializeToString())
-    with pytest.raises(ModelUnreadable, match=r"weights\.bin"):
+    with pytest.raises(ModelUnreadable, match=r"weights\.bin|file_length: 1000") as refusal:
         runtime.open(folder / "model.onnx")
+    assert not re.search(r"\.cc|\.h:", refusal.value.message)
 
 
 # --- runs refused ----------------------------------------------------------------------------------------------------
@@ -504,7 +505,7 @@ session = OnnxRuntime(RuntimeOptions(threads=int(sys.argv[2]))).open(Path(sys.ar
 print(len(os.listdir("/proc/self/task")) - before)
 """
     for threads in (1, 2, 3):
-        command = [sys.executable, "-c", program, tmp_path, str(threads)]
+        command = [sys.executable, "-c", program, str(tmp_path), str(threads)]
         done = subprocess.run(command, capture_output=True, check=True, text=True)
         assert int(done.stdout) == threads - 1
 

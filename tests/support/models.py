@@ -93,7 +93,7 @@ def slow() -> bytes:
 
 
 def with_default(default: float = 10.0, element: int = TensorProto.FLOAT) -> bytes:
-    """y = x + bias, where a call may leave the bias to its default."""
+    """Compute y = x + bias, where a call may leave the bias to its default."""
     return model(
         [helper.make_node("Add", ["x", "bias"], ["y"])],
         [tensor("x", element, ("n",)), tensor("bias", element, (1,))],
@@ -103,7 +103,7 @@ def with_default(default: float = 10.0, element: int = TensorProto.FLOAT) -> byt
 
 
 def with_optional(element: int = TensorProto.FLOAT) -> bytes:
-    """y = 1 where `maybe`, an input of an optional type, is given, else 0."""
+    """Compute y = 1 where `maybe`, an input of an optional type, is given, else 0."""
     maybe = helper.make_optional_type_proto(helper.make_tensor_type_proto(element, ["n"]))
     return model(
         [
@@ -116,7 +116,7 @@ def with_optional(element: int = TensorProto.FLOAT) -> bytes:
 
 
 def sequence_output() -> bytes:
-    """pieces = x cut up: a sequence, which is no tensor."""
+    """Cut x up into pieces: a sequence, which is no tensor."""
     pieces = helper.make_sequence_type_proto(helper.make_tensor_type_proto(TensorProto.FLOAT, ["n"]))
     return model(
         [helper.make_node("SplitToSequence", ["x"], ["pieces"])],
@@ -126,7 +126,7 @@ def sequence_output() -> bytes:
 
 
 def reshape() -> bytes:
-    """y = x in the shape that `shape` says, which may not fit x."""
+    """Give y = x in the shape that `shape` says, which may not fit x."""
     return model(
         [helper.make_node("Reshape", ["x", "shape"], ["y"])],
         [tensor("x", TensorProto.FLOAT, ("n",)), tensor("shape", TensorProto.INT64, ("rank",))],
@@ -135,7 +135,7 @@ def reshape() -> bytes:
 
 
 def memory_hog() -> bytes:
-    """y = x spread over as many elements as `shape` says."""
+    """Give y = x spread over as many elements as `shape` says."""
     return model(
         [helper.make_node("Expand", ["x", "shape"], ["y"])],
         [tensor("x", TensorProto.FLOAT, (1,)), tensor("shape", TensorProto.INT64, (1,))],
@@ -144,7 +144,7 @@ def memory_hog() -> bytes:
 
 
 def weighty(rows: int, columns: int) -> onnx.ModelProto:
-    """Two ways to read weights that `save_with_external_data` puts beside the model.
+    """Read weights in two ways; `save_with_external_data` puts them beside the model.
 
     product = x @ weights, which ONNX Runtime packs for the processor; row = weights[index], which it reads in place.
     """

@@ -59,6 +59,7 @@ _NOISE = re.compile(
     r"|Load model from .*? failed:\s*"  # a path of the agent's own
     r"|Non-zero status code returned while running "
     r"|/\S+:\d+ [^()]*\([^()]*\)(?: const)?(?: \[with [^]]*\])? "  # where in ONNX Runtime's source
+    r"|\w+\.(?:cc|h):\d+ \w+ "  # the same, shorter
     r"|Please fix either the inputs/outputs or the model\."
 )
 _OUT_OF_MEMORY = re.compile(r"Failed to allocate memory|bad_alloc|bad allocation|smaller than requested bytes")
@@ -205,5 +206,5 @@ def _is_out_of_memory(fault: Exception) -> bool:
 
 def _reason(fault: Exception) -> str:
     """Return ONNX Runtime's own words on one line, without where in its source they were written."""
-    words = " ".join(_NOISE.sub("", str(fault)).split()) or type(fault).__name__
+    words = " ".join(_NOISE.sub(" ", str(fault)).split()) or type(fault).__name__
     return words if len(words) <= LONGEST_REASON else f"{words[:LONGEST_REASON]}…"
