@@ -15,6 +15,9 @@ A session that fails a step is closed again. The staged copy is gone when `load`
 from __future__ import annotations
 
 import logging
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from lightkeeper import resources
 from lightkeeper.errors import (
@@ -27,7 +30,7 @@ from lightkeeper.errors import (
 )
 from lightkeeper.modelpackage import golden
 from lightkeeper.modelpackage.package import Package, PackageStore
-from lightkeeper.runtimes.base import Runtime, Session, zeros
+from lightkeeper.runtimes.base import Session, zeros
 from lightkeeper.runtimes.discovery import Runtimes
 from lightkeeper.tensor import TensorMetadata
 
@@ -35,12 +38,25 @@ log = logging.getLogger(__name__)
 
 
 class ModelLoader:
-    """Loads packages; any number of threads may load at once."""
+    """Loads packages; any number of threads may load at once.
 
-    def __init__(self, *, store: PackageStore, runtimes: Runtimes, memory_reserve_bytes: int) -> None:
+    Invariant: what the loads under way are expected to take, and the reserve, fit into the memory that is free.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: PackageStore,
+        runtimes: Runtimes,
+        memory_reserve_bytes: int,
+        available_memory_bytes: Callable[[], int] = resources.available_memory_bytes,
+    ) -> None:
         self._store = store
         self._runtimes = runtimes
         self._memory_reserve_bytes = memory_reserve_bytes
+        self._available_memory_bytes = available_memory_bytes
+        self._promised_bytes = 0
+        self._promising = threading.Lock()
 
     def load(self, url: str) -> Session:
         """Return the open, warm session of the package at a url.
@@ -49,27 +65,35 @@ class ModelLoader:
         """
         with self._store.open(url) as package:
             runtime = self._runtimes.for_format(package.manifest.format)
-            self._check_memory(runtime, package)
-            session = runtime.open(package.model)
-            try:
-                _check_signature(session, package)
-                _warm_up(session, package)
-            except BaseException:
-                session.close()
-                raise
+            with self._memory(runtime.memory_bytes(package.model)):
+                session = runtime.open(package.model)
+                try:
+                    _check_signature(session, package)
+                    _warm_up(session, package)
+                except BaseException:
+                    session.close()
+                    raise
         return session
 
-    def _check_memory(self, runtime: Runtime, package: Package) -> None:
-        needed_bytes = runtime.memory_bytes(package.model)
-        available_bytes = resources.available_memory_bytes()
-        if needed_bytes + self._memory_reserve_bytes > available_bytes:
-            raise MemoryShort(
-                f"the model needs about {needed_bytes} bytes of memory; {available_bytes} are free, "
-                f"of which {self._memory_reserve_bytes} stay free",
-                needed_bytes=needed_bytes,
-                available_bytes=available_bytes,
-                reserve_bytes=self._memory_reserve_bytes,
-            )
+    @contextmanager
+    def _memory(self, needed_bytes: int) -> Iterator[None]:
+        """Promise memory to a load until it holds it. Raises `MemoryShort`."""
+        with self._promising:
+            available_bytes = self._available_memory_bytes() - self._promised_bytes
+            if needed_bytes + self._memory_reserve_bytes > available_bytes:
+                raise MemoryShort(
+                    f"the model needs about {needed_bytes} bytes of memory; {available_bytes} are free, "
+                    f"of which {self._memory_reserve_bytes} stay free",
+                    needed_bytes=needed_bytes,
+                    available_bytes=available_bytes,
+                    reserve_bytes=self._memory_reserve_bytes,
+                )
+            self._promised_bytes += needed_bytes
+        try:
+            yield
+        finally:
+            with self._promising:
+                self._promised_bytes -= needed_bytes
 
 
 def _check_signature(session: Session, package: Package) -> None:

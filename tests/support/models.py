@@ -165,3 +165,16 @@ def weighty(rows: int, columns: int) -> onnx.ModelProto:
 def save_with_external_data(made: onnx.ModelProto, file: Path, weights: str = "weights.bin") -> None:
     """Write a model whose tensors lie in a second file beside it."""
     onnx.save(made, file, save_as_external_data=True, location=weights, size_threshold=0)
+
+
+def from_the_end(rows: int = 4) -> bytes:
+    """Compute y = table[rows - place]: a place of 0 lies past the table, and fails while running."""
+    return model(
+        [helper.make_node("Sub", ["rows", "place"], ["index"]), helper.make_node("Gather", ["table", "index"], ["y"])],
+        [tensor("place", TensorProto.INT64, ())],
+        [tensor("y", TensorProto.FLOAT, ())],
+        [
+            helper.make_tensor("rows", TensorProto.INT64, [], [rows]),
+            helper.make_tensor("table", TensorProto.FLOAT, [rows], [float(row) for row in range(rows)]),
+        ],
+    )
