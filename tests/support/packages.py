@@ -11,8 +11,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from tests.support.certificates import AUTHORITY, LEAF, NOW, Holder, make, write_roots, write_signer
-
 from lightkeeper.modelpackage.limits import Limits
 from lightkeeper.modelpackage.manifest import Manifest
 from lightkeeper.modelpackage.package import PackageStore
@@ -20,6 +18,7 @@ from lightkeeper.modelpackage.signature import Signer
 from lightkeeper.modelpackage.target import Host
 from lightkeeper.modelpackage.trustrecord import TrustRecord
 from lightkeeper.tensor import DataType, TensorMetadata
+from tests.support.certificates import AUTHORITY, LEAF, NOW, Holder, make, write_roots, write_signer
 
 MANIFEST = Manifest(
     name="probe",

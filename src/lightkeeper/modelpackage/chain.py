@@ -23,8 +23,8 @@ Path = tuple[x509.Certificate, ...]
 
 PATH_MAXIMUM = 8
 """The most certificates of a path."""
-ATTEMPTS_MAXIMUM = 32
-"""The most paths that are tried: a hostile chain of look-alikes has more than anybody can wait for."""
+STEPS_MAXIMUM = 100
+"""The most steps of the search: hostile look-alikes make more paths than anybody can wait for."""
 Value = TypeVar("Value", bound=x509.ExtensionType)
 
 RSA_MINIMUM_BITS = 2048
@@ -49,7 +49,7 @@ def find(leaf: x509.Certificate, others: Sequence[x509.Certificate], roots: Sequ
     the way may not be used for that.
     """
     refusal: CertificateUnusable | None = None
-    for path in itertools.islice(_paths((leaf,), others, roots), ATTEMPTS_MAXIMUM):
+    for path in _paths((leaf,), others, roots, itertools.count(1)):
         try:
             _check(path)
         except CertificateUnusable as error:
@@ -71,8 +71,12 @@ def name(certificate: x509.Certificate) -> str:
     return certificate.subject.rfc4514_string() or f"serial {certificate.serial_number:x}"
 
 
-def _paths(path: Path, others: Sequence[x509.Certificate], roots: Sequence[Root]) -> Iterator[Path]:
-    """Yield every chain of signatures from the path's end to a root."""
+def _paths(
+    path: Path, others: Sequence[x509.Certificate], roots: Sequence[Root], steps: Iterator[int]
+) -> Iterator[Path]:
+    """Yield every chain of signatures from the path's end to a root, as far as the steps reach."""
+    if next(steps) > STEPS_MAXIMUM:
+        return
     last = path[-1]
     for root in roots:
         if root.certificate == last:
@@ -82,7 +86,7 @@ def _paths(path: Path, others: Sequence[x509.Certificate], roots: Sequence[Root]
     if len(path) + 1 < PATH_MAXIMUM:
         for other in others:
             if other not in path and _issued(other, last):
-                yield from _paths((*path, other), others, roots)
+                yield from _paths((*path, other), others, roots, steps)
 
 
 def _issued(issuer: x509.Certificate, subject: x509.Certificate) -> bool:

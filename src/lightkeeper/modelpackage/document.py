@@ -88,10 +88,11 @@ class Node:
             raise self.wrong(f"must be {expected!r}, not {str(self.value)[:80]!r}")
 
     def integer(self, *, least: int, most: int) -> int:
-        """Return this whole number, within its bounds."""
-        if type(self.value) is not int or not least <= self.value <= most:
+        """Return this whole number, within its bounds; `1000.0` is one too, as protobuf writes it."""
+        whole = type(self.value) is int or (type(self.value) is float and self.value.is_integer())
+        if not whole or not least <= self.value <= most:  # type: ignore[operator]  # a number, as the line above says
             raise self.wrong(f"must be a whole number from {least} to {most}")
-        return self.value
+        return int(self.value)  # type: ignore[call-overload, no-any-return]  # same
 
     def number(self) -> float:
         """Return this number; it is finite and not negative."""
