@@ -19,6 +19,9 @@ $(STAMP): requirements/dev.txt pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
+demo: $(STAMP)   ## read a scanned page through an agent with three signed models
+	@$(BIN)/python -m demo
+
 lint: $(STAMP)   ## check style and format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

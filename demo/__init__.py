@@ -1,0 +1,1 @@
+"""A scanned page read through an agent: `make demo`. Start reading in `ocr.py`."""
