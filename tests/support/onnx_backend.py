@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import onnxruntime
-from onnx import TensorProto
+from onnx import TensorProto, numpy_helper
 
 Array = npt.NDArray[Any]
 Run = Callable[[bytes, Mapping[str, Array]], Mapping[str, Array]]
@@ -27,6 +27,9 @@ CARRIED = {
     TensorProto.DOUBLE,
 }
 
+REASON_CHARACTERS = 40
+"""So much of two errors' ends must be the same for them to be one reason."""
+
 
 @dataclass(frozen=True)
 class Case:
@@ -34,8 +37,8 @@ class Case:
 
     name: str
     model: bytes
-    inputs: dict[str, Any]
-    outputs: dict[str, Any]
+    inputs: dict[str, Array]
+    outputs: dict[str, Array]
     rtol: float
     atol: float
     obstacle: str
@@ -50,44 +53,84 @@ def cases() -> Iterator[Case]:
 
         collected = collect_testcases(None)
     for found in collected:
+        assert found.model is not None
         graph = found.model.graph
-        for inputs, outputs in found.data_sets:
-            given = dict(zip((value.name for value in graph.input), inputs, strict=True))
-            expected = dict(zip((value.name for value in graph.output), outputs, strict=True))
-            obstacle = _obstacle(graph, given)
+        for inputs, outputs in found.data_sets or ():
+            obstacle = _obstacle(graph)
             yield Case(
-                found.name, found.model.SerializeToString(), given, expected, found.rtol, found.atol, obstacle
+                name=found.name,
+                model=found.model.SerializeToString(),
+                inputs={} if obstacle else _arrays(graph.input, inputs),
+                outputs={} if obstacle else _arrays(graph.output, outputs),
+                rtol=found.rtol,
+                atol=found.atol,
+                obstacle=obstacle,
             )
 
 
-def _obstacle(graph: onnx.GraphProto, given: Mapping[str, Any]) -> str:
-    for kind, values in (("input", graph.input), ("output", graph.output)):
-        for value in values:
-            described = value.type
-            if kind == "input" and described.WhichOneof("value") == "optional_type":
-                described = described.optional_type.elem_type
-            word = described.WhichOneof("value").removesuffix("_type")
-            if word != "tensor":
-                return f"{kind} {value.name} is of kind {word}"
-            if described.tensor_type.elem_type not in CARRIED:
-                return f"{kind} {value.name} is {TensorProto.DataType.Name(described.tensor_type.elem_type)}"
+def _arrays(described: Sequence[onnx.ValueInfoProto], values: Sequence[Any]) -> dict[str, Array]:
+    """Return the arrays that a case's values stand for; None stands for an optional input left out."""
+    return {
+        value.name: numpy_helper.to_array(given) if isinstance(given, onnx.TensorProto) else np.asarray(given)
+        for value, given in zip(described, values, strict=True)
+        if given is not None
+    }
+
+
+def _obstacle(graph: onnx.GraphProto) -> str:
+    """Return the first thing that the local API cannot carry; an optional input, which can be left out, comes last."""
+    optional = [("input", value) for value in graph.input if value.type.HasField("optional_type")]
+    required = [("input", value) for value in graph.input if not value.type.HasField("optional_type")]
+    for kind, value in (*required, *(("output", value) for value in graph.output), *optional):
+        described = value.type.optional_type.elem_type if (kind, value) in optional else value.type
+        word = str(described.WhichOneof("value")).removesuffix("_type")
+        if word != "tensor":
+            return f"{kind} {value.name} is of kind {word}"
+        if described.tensor_type.elem_type not in CARRIED:
+            return f"{kind} {value.name} is {TensorProto.DataType.Name(described.tensor_type.elem_type)}"
     return ""
 
 
-def fault(case: Case, run: Run) -> str:
-    """Return what is wrong with a case's outputs in one line, or nothing."""
-    inputs = {name: value for name, value in case.inputs.items() if value is not None}
+@dataclass(frozen=True)
+class Outcome:
+    """What came of running a case: its outputs, or the error that ended it."""
+
+    outputs: Mapping[str, Array] | None
+    error: str
+
+    def fault(self, case: Case) -> str:
+        """Return what is wrong in one line; empty where the case passes."""
+        return self.error or self._differences(case.outputs, case)
+
+    def same_as(self, other: Outcome, case: Case) -> bool:
+        """Tell whether another way to run the case ended in the same way: in both one reason, or the same outputs."""
+        if self.outputs is None or other.outputs is None:
+            # The agent tells ONNX Runtime's reason without what comes before it.
+            return self.outputs is other.outputs and self.error[-REASON_CHARACTERS:] in other.error
+        return not self._differences(other.outputs, case)
+
+    def _differences(self, expected: Mapping[str, Array], case: Case) -> str:
+        assert self.outputs is not None
+        for name, array in expected.items():
+            given = self.outputs[name]
+            try:
+                np.testing.assert_equal((given.dtype, given.shape), (array.dtype, array.shape))
+                np.testing.assert_allclose(given, array, rtol=case.rtol, atol=case.atol)
+            except AssertionError as error:
+                return f"output {name} differs: {_one_line(error)}"
+        return ""
+
+
+def attempt(case: Case, run: Run) -> Outcome:
+    """Run a case."""
     try:
-        outputs = run(case.model, inputs)
+        return Outcome(run(case.model, case.inputs), "")
     except Exception as error:  # noqa: BLE001 -- whatever it is, it is this case's fault and not the end of the others
-        return f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
-    for name, expected in case.outputs.items():
-        try:
-            np.testing.assert_equal(outputs[name].dtype, expected.dtype)
-            np.testing.assert_allclose(outputs[name], expected, rtol=case.rtol, atol=case.atol)
-        except AssertionError as error:
-            return f"output {name} differs: {' '.join(str(error).split())[:160]}"
-    return ""
+        return Outcome(None, f"{type(error).__name__}: {_one_line(error)}")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def in_process(model: bytes, inputs: Mapping[str, Array]) -> dict[str, Array]:
