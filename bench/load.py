@@ -1,0 +1,88 @@
+"""Ways to send the same request many times and to learn how long each answer took."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import struct
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import quantiles
+
+HOW_TO_GET_H2LOAD = "h2load is not installed (Debian and Ubuntu: apt-get install nghttp2-client)"
+METHOD = "http://localhost/AWS.SageMaker.Edge.Agent/Predict"
+WARM_UP_SHARE = 0.05
+GRPC_PREFIX = struct.Struct(">BI")
+"""What gRPC puts before a message: whether it is compressed, and its length."""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """How long answers took, the first few left out, and how many came a second."""
+
+    p50_us: float
+    p99_us: float
+    per_second: float
+
+    @classmethod
+    def of(cls, latencies_us: list[float], seconds: float) -> Load:
+        """Return the figures of calls in the order they were answered; `seconds` covers all of them."""
+        warm = latencies_us[int(len(latencies_us) * WARM_UP_SHARE) :]
+        percentiles = quantiles(warm, n=100, method="inclusive")
+        return cls(percentiles[49], percentiles[98], len(latencies_us) / seconds)
+
+
+def in_threads(call: Callable[[], object], calls: int, in_flight: int) -> Load:
+    """Call from this process, `in_flight` threads at once."""
+    found: list[float] = []
+    threads = [
+        threading.Thread(target=lambda: found.extend(_timed(call, calls // in_flight))) for _ in range(in_flight)
+    ]
+    started = time.perf_counter()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return Load.of(found, time.perf_counter() - started)
+
+
+def _timed(call: Callable[[], object], calls: int) -> list[float]:
+    found = []
+    for _ in range(calls):
+        started = time.perf_counter_ns()
+        call()
+        found.append((time.perf_counter_ns() - started) / 1e3)
+    return found
+
+
+def has_h2load() -> bool:
+    """Tell whether h2load is installed."""
+    return shutil.which("h2load") is not None
+
+
+def h2load(address: Path, request: bytes, response_bytes: int, *, calls: int, in_flight: int) -> Load:
+    """Call with h2load, a client in C, over `in_flight` connections.
+
+    Raises `RuntimeError` unless every answer had the size it should have: h2load sees no gRPC status, and a refusal
+    has no message.
+    """
+    with tempfile.TemporaryDirectory(prefix="bench-h2load-") as folder:
+        body, log = Path(folder, "body"), Path(folder, "log")
+        body.write_bytes(GRPC_PREFIX.pack(0, len(request)) + request)
+        command = ["h2load", "--base-uri", f"unix:{address}", "--requests", str(calls), "--clients", str(in_flight)]
+        command += ["--max-concurrent-streams", "1", "--threads", "1", "--data", str(body), "--log-file", str(log)]
+        command += ["--header", "content-type: application/grpc", "--header", "te: trailers", METHOD]
+        said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        rows = [line.split() for line in log.read_text(encoding="ascii").splitlines()]
+    data_bytes = re.search(r"\((\d+)\) data", said)
+    expected_bytes = calls * (GRPC_PREFIX.size + response_bytes)
+    if data_bytes is None or int(data_bytes[1]) != expected_bytes or len(rows) != calls:
+        raise RuntimeError(f"h2load got answers other than the {expected_bytes} bytes expected:\n{said}")
+    starts_us, latencies_us = [int(row[0]) for row in rows], [float(row[2]) for row in rows]
+    ends_us = [start + latency for start, latency in zip(starts_us, latencies_us, strict=True)]
+    return Load.of(latencies_us, (max(ends_us) - min(starts_us)) / 1e6)

@@ -1,0 +1,48 @@
+"""Where and with what a run was made."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+
+import psutil
+
+from bench import load
+from lightkeeper import __version__
+from lightkeeper.resources import usable_cpus
+
+PACKAGES = ("onnxruntime", "grpcio", "protobuf", "numpy")
+
+
+def describe() -> dict[str, str]:
+    """Return what a reader needs to judge the figures, in the order it is shown."""
+    described = {
+        "processor": f"{_processor()}, {usable_cpus()} of {os.cpu_count()} usable",
+        "memory": f"{psutil.virtual_memory().total / 2**30:.0f} GiB",
+        "system": f"{platform.system()} {platform.release()}, {platform.machine()}",
+        "Python": platform.python_version(),
+        "lightkeeper": __version__,
+        **{name: version(name) for name in PACKAGES},
+        "h2load": _h2load(),
+    }
+    return described | {"load average before": _load_average()}
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+        if line.startswith("model name"):
+            return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def _h2load() -> str:
+    if not load.has_h2load():
+        return "not installed"
+    return subprocess.run(["h2load", "--version"], check=True, capture_output=True, text=True).stdout.strip()
+
+
+def _load_average() -> str:
+    return f"{os.getloadavg()[0]:.1f} (1 minute)"
