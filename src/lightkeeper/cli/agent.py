@@ -21,6 +21,8 @@ def _run(args: argparse.Namespace) -> None:
     from lightkeeper import config, logs
     from lightkeeper.agent import Agent
 
+    logs.configure()
     settings = config.load(args.config)
-    logs.configure("DEBUG" if settings.log_verbose else "INFO")
+    if settings.log_verbose:
+        logs.configure("DEBUG")
     Agent(settings, address=args.address, force=args.force).run_until_signal()
