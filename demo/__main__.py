@@ -96,7 +96,7 @@ def run(folder: Path, rounds: int) -> None:
         costs = {model: load(client, agent, model, package) for model, package in packages.items()}
         console.print(f"loaded: {', '.join(model.name for model in client.list_models())}")
 
-        step(f"Read the text of {page}, every model run by the agent")
+        step(f"Read the text of {page}, every model run by the agent (in front: how sure the recognition is)")
         reader = PageReader(threads)
         expected = reader.read(page)  # in this process: what the agent's answers must lead to
         sessions = reader.hand_over(client)

@@ -91,7 +91,7 @@ def error_from_details(details: bytes) -> errors.AgentError | None:
         if packed.Unpack(info) and info.domain == DOMAIN:
             error = errors.concrete_errors().get(info.reason)
             if error:
-                facts = {key: value for key, value in info.metadata.items() if key != NEXT_STEP_KEY}
+                facts = {key: value for key, value in sorted(info.metadata.items()) if key != NEXT_STEP_KEY}
                 return error(status.message, **facts)
     return None
 
