@@ -54,14 +54,14 @@ def give_back_memory() -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Group:
-    """One control group's folder, in the first or the second version's layout."""
+    """One control group's folder; `unified` tells the second version's layout from the first's."""
 
     folder: Path
-    version: int
+    unified: bool
 
     def cpu_quota(self) -> float | None:
         """Return the processors' worth of time the group may use, or None where it has no quota."""
-        if self.version == 2:  # noqa: PLR2004 -- the layout's own name
+        if self.unified:
             quota, period, *_ = [*_words(self.folder / "cpu.max"), "", ""]
         else:
             quota = _word(self.folder / "cpu.cfs_quota_us")
@@ -72,7 +72,7 @@ class _Group:
 
     def memory_room_bytes(self) -> int | None:
         """Return how much more the group may take, or None where it has no limit."""
-        if self.version == 2:  # noqa: PLR2004 -- the layout's own name
+        if self.unified:
             names = ("memory.max", "memory.current", "inactive_file")
         else:
             names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
@@ -86,24 +86,22 @@ class _Group:
 
 def _groups(root: Path, controller: str) -> Iterator[_Group]:
     """Yield the control groups of a controller that this process is in, innermost first."""
+    mounts = root / "sys/fs/cgroup"
     for line in _text(root / "proc/self/cgroup").splitlines():
         number, controllers, path = line.split(":", 2)
-        if number == "0":
-            version, names = 2, ("", "unified")
+        unified = number == "0"
+        if unified:
+            mount = mounts if (mounts / "cgroup.controllers").exists() else mounts / "unified"
         elif controller in controllers.split(","):
-            version, names = 1, (controllers, controller)
+            mount = mounts / controllers if (mounts / controllers).is_dir() else mounts / controller
         else:
-            continue
-        mounts = (root / "sys/fs/cgroup" / name for name in names)
-        mount = next((mount for mount in mounts if mount.is_dir()), None)
-        if mount is None:
             continue
         # In a container the path is often the host's, and the container's own group is mounted as the root: a folder
         # that is not there is passed over, and the root is looked at in any case.
         own = Path(path.lstrip("/"))
         for below in (own, *own.parents):
             if (mount / below).is_dir():
-                yield _Group(mount / below, version)
+                yield _Group(mount / below, unified)
 
 
 def _text(file: Path) -> str:
