@@ -81,7 +81,7 @@ def compare(golden: GoldenArrays, given: Mapping[str, Array]) -> None:
         if np.all(fits):
             continue
         with np.errstate(all="ignore"):  # infinities and NaN may differ here: that is what is being reported
-            differences = np.nan_to_num(np.abs(wide_actual - wide_expected), nan=np.inf)
+            differences = np.nan_to_num(np.abs(wide_actual - wide_expected), nan=np.inf, posinf=np.inf)
         differences = np.where(fits, -1.0, differences)
         worst = np.unravel_index(np.argmax(differences), differences.shape)
         raise GoldenMismatch(
@@ -99,8 +99,9 @@ def compare(golden: GoldenArrays, given: Mapping[str, Array]) -> None:
 
 def _array(folder: Path, kept: GoldenTensor, tensor: TensorMetadata) -> Array:
     try:
-        array: object = np.load(folder / kept.file, allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
+        with (folder / kept.file).open("rb") as file:
+            array: object = np.load(file, allow_pickle=False)
+    except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
         raise ManifestInvalid(f"{kept.file} is not an .npy array: {error}", file=kept.file, tensor=kept.name) from error
     if not isinstance(array, np.ndarray):  # an .npz archive under another name
         raise ManifestInvalid(f"{kept.file} is not an .npy array", file=kept.file, tensor=kept.name)
@@ -122,7 +123,8 @@ def load_npz(path: Path, tensors: Sequence[TensorMetadata], *, every: bool) -> d
     """
     known = {tensor.name: tensor for tensor in tensors}
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        # Opened here, since numpy leaves a file open that turns out to be no archive.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
     except (OSError, ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:
         raise SourceUnusable(f"{path} is not an .npz file of arrays: {error}", file=path) from error
