@@ -11,9 +11,11 @@ exit codes, and `docs/errors.md` is generated from it.
     |-- InvalidRequest          the caller sent something that no retry will make right
     |   `-- InvalidTensor       ... about one tensor
     |       `-- SharedMemoryRefused
+    |-- OutOfRange
     |-- NotFound
     |-- AlreadyExists
     |-- ResourcesExhausted      not enough of something right now; a later try may pass
+    |-- DestinationUnusable     captures cannot go where the configuration sends them
     |-- PackageRefused          the package can't be trusted or can't run here
     |   |-- SignatureRefused    ... because of its signature or certificates
     |   |-- ContentRefused      ... because its files are not what was signed
@@ -225,6 +227,20 @@ class UrlInvalid(InvalidRequest):
     next_step = "give the path or file:// URL of a package folder or a .tar.gz archive on this device"
 
 
+class CaptureIdInvalid(InvalidRequest):
+    """A capture's id does not match the pattern."""
+
+    reason = "CAPTURE_ID_INVALID"
+    next_step = "use 1 to 64 letters, digits and hyphens, with a letter or digit first and last"
+
+
+class AuxiliaryDataInvalid(InvalidRequest):
+    """A piece of auxiliary data has no data or no name."""
+
+    reason = "AUXILIARY_DATA_INVALID"
+    next_step = "give each piece of auxiliary data a name and byte_data or a shared_memory_handle"
+
+
 class InvalidTensor(InvalidRequest):
     """A tensor does not fit the model."""
 
@@ -331,6 +347,17 @@ class SharedMemoryUnsupported(SharedMemoryRefused):
     next_step = "send the tensor as byte_data"
 
 
+class OutOfRange(AgentError):
+    """A value lies outside what can be now."""
+
+
+class TimestampInFuture(OutOfRange):
+    """A capture's inference time lies after the device's own time."""
+
+    reason = "TIMESTAMP_IN_FUTURE"
+    next_step = "compare the clocks; leave inference_timestamp unset to mean now"
+
+
 # --- not found, already there ----------------------------------------------------------------------------------------
 
 
@@ -363,6 +390,13 @@ class ModelAlreadyLoaded(AlreadyExists):
     next_step = "unload the model of that name first, or choose another name"
 
 
+class CaptureIdTaken(AlreadyExists):
+    """A capture of this id was accepted before, and the ledger still knows it."""
+
+    reason = "CAPTURE_ID_TAKEN"
+    next_step = "give every capture an id of its own, such as a UUID"
+
+
 # --- resources -------------------------------------------------------------------------------------------------------
 
 
@@ -382,6 +416,41 @@ class DiskShort(ResourcesExhausted):
 
     reason = "DISK_SHORT"
     next_step = "free room in the agent's state folder (sagemaker_edge_local_data_root_path)"
+
+
+class CaptureBufferFull(ResourcesExhausted):
+    """As many captures as the buffer holds wait for their batch to be closed."""
+
+    reason = "CAPTURE_BUFFER_FULL"
+    next_step = "try again a little later, or raise sagemaker_edge_core_capture_data_buffer_size"
+
+
+class SpoolFull(ResourcesExhausted):
+    """The spool holds as many bytes as it may, or the disk has less room than stays free."""
+
+    reason = "SPOOL_FULL"
+    next_step = "let the device reach its cloud, raise lightkeeper_spool_max_bytes, or set the policy `thin`"
+
+
+class SpoolDiskFull(ResourcesExhausted):
+    """The disk under the spool is full."""
+
+    reason = "SPOOL_DISK_FULL"
+    next_step = "free room on the disk of sagemaker_edge_local_data_root_path"
+
+
+# --- captures --------------------------------------------------------------------------------------------------------
+
+
+class DestinationUnusable(AgentError):
+    """Captures cannot go where the configuration sends them."""
+
+
+class CaptureDestinationUnusable(DestinationUnusable):
+    """The destination of captures cannot be used as it is configured."""
+
+    reason = "CAPTURE_DESTINATION_UNUSABLE"
+    next_step = "run `lightkeeper config check FILE` and see to the capture keys"
 
 
 # --- packages --------------------------------------------------------------------------------------------------------
@@ -680,6 +749,13 @@ class ModelOutOfMemory(InternalError):
 
     reason = "MODEL_OUT_OF_MEMORY"
     next_step = "send smaller inputs, unload another model, or give the agent more memory"
+
+
+class SpoolBroken(InternalError):
+    """The spool cannot be read or written: an I/O error, a read-only file system, a damaged file."""
+
+    reason = "SPOOL_BROKEN"
+    next_step = "check the disk under sagemaker_edge_local_data_root_path; predictions go on meanwhile"
 
 
 class NotImplementedHere(AgentError):

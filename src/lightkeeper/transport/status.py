@@ -35,6 +35,7 @@ class StatusCode(IntEnum):
     ALREADY_EXISTS = 6
     RESOURCE_EXHAUSTED = 8
     FAILED_PRECONDITION = 9
+    OUT_OF_RANGE = 11
     UNIMPLEMENTED = 12
     INTERNAL = 13
     UNAVAILABLE = 14
@@ -42,9 +43,11 @@ class StatusCode(IntEnum):
 
 STATUS: dict[type[errors.AgentError], StatusCode] = {
     errors.InvalidRequest: StatusCode.INVALID_ARGUMENT,
+    errors.OutOfRange: StatusCode.OUT_OF_RANGE,
     errors.NotFound: StatusCode.NOT_FOUND,
     errors.AlreadyExists: StatusCode.ALREADY_EXISTS,
     errors.ResourcesExhausted: StatusCode.RESOURCE_EXHAUSTED,
+    errors.DestinationUnusable: StatusCode.FAILED_PRECONDITION,
     errors.PackageRefused: StatusCode.FAILED_PRECONDITION,
     errors.NotImplementedHere: StatusCode.UNIMPLEMENTED,
     errors.InternalError: StatusCode.INTERNAL,

@@ -1,0 +1,83 @@
+"""The file operations that the spool and the disk sink rest on: each whole or not at all, and durable when it returns.
+
+`Files` is a protocol so that tests can put a full, failing or forgetful disk in its place.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Protocol
+
+PRIVATE_FILE = 0o600
+PRIVATE_FOLDER = 0o700
+
+
+class Files(Protocol):
+    """File operations. Each raises `OSError` where the system refuses."""
+
+    def write(self, path: Path, data: Iterable[bytes | memoryview], *, mode: int = PRIVATE_FILE) -> None:
+        """Write a new file and sync its content; its name is durable after `sync_folder`."""
+
+    def rename(self, source: Path, target: Path) -> None:
+        """Give a file another name in the same file system, replacing what had it."""
+
+    def link(self, source: Path, target: Path) -> None:
+        """Give a file a second name."""
+
+    def sync_folder(self, folder: Path) -> None:
+        """Make the names in a folder durable."""
+
+    def remove(self, path: Path) -> None:
+        """Remove a file; one that is not there is removed already."""
+
+    def free_bytes(self, folder: Path) -> int:
+        """Return how many bytes an unprivileged process may still write."""
+
+
+class RealFiles:
+    """The operating system's files. With `synced` false nothing is synced, for captures that may be lost."""
+
+    def __init__(self, *, synced: bool = True) -> None:
+        self._synced = synced
+
+    def write(self, path: Path, data: Iterable[bytes | memoryview], *, mode: int = PRIVATE_FILE) -> None:
+        """See `Files.write`."""
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+        try:
+            for chunk in data:
+                view = memoryview(chunk).cast("B")
+                while view:
+                    view = view[os.write(descriptor, view) :]
+            if self._synced:
+                os.fdatasync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def rename(self, source: Path, target: Path) -> None:
+        """See `Files.rename`."""
+        source.replace(target)
+
+    def link(self, source: Path, target: Path) -> None:
+        """See `Files.link`."""
+        os.link(source, target)
+
+    def sync_folder(self, folder: Path) -> None:
+        """See `Files.sync_folder`."""
+        if not self._synced:
+            return
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def remove(self, path: Path) -> None:
+        """See `Files.remove`."""
+        path.unlink(missing_ok=True)
+
+    def free_bytes(self, folder: Path) -> int:
+        """See `Files.free_bytes`."""
+        usage = os.statvfs(folder)
+        return usage.f_bavail * usage.f_frsize
