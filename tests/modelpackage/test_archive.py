@@ -61,7 +61,7 @@ def test_stream_cut_anywhere_within_good_compression_is_noticed(workshop: Worksh
     length_of_content = len(stream.rstrip(b"\0"))
     for length in range(0, length_of_content, 211):
         path.write_bytes(gzip.compress(stream[:length]))
-        with pytest.raises((errors.PackageRefused)), workshop.store().open(str(path)):
+        with pytest.raises(errors.PackageRefused), workshop.store().open(str(path)):
             pass
 
 
@@ -106,15 +106,16 @@ def test_bomb_of_bytes_is_stopped_by_the_ratio(workshop: Workshop) -> None:
     assert error.facts["limit"] == "ratio"
 
 
-def test_bomb_of_members_is_stopped(workshop: Workshop) -> None:
+@pytest.mark.parametrize("kind", [tarfile.REGTYPE, tarfile.DIRTYPE], ids=["files", "folders"])
+def test_bomb_of_members_is_stopped(workshop: Workshop, kind: bytes) -> None:
     """Empty members by the thousand are refused at the limit (clause 5.4)."""
-    for kind in (tarfile.REGTYPE, tarfile.DIRTYPE):
-        path = archive(
-            workshop.folder / "bomb.tar.gz", {}, lambda tar: [add(tar, f"m{n}", kind=kind) for n in range(300)] and None
-        )
-        error = refusal(path, workshop.folder, Limits(members=200))
-        assert isinstance(error, errors.ArchiveTooLarge)
-        assert error.facts["limit"] == "members"
+    path = workshop.folder / "bomb.tar.gz"
+    with tarfile.open(path, "w:gz") as tar:
+        for number in range(300):
+            add(tar, f"m{number}", kind=kind)
+    error = refusal(path, workshop.folder, Limits(members=200))
+    assert isinstance(error, errors.ArchiveTooLarge)
+    assert error.facts["limit"] == "members"
 
 
 def test_announced_size_is_refused_before_anything_is_written(workshop: Workshop) -> None:
@@ -133,7 +134,7 @@ def test_member_of_negative_size_is_refused(workshop: Workshop) -> None:
     header = tarfile.TarInfo("negative")
     buffer = bytearray(header.tobuf(tarfile.GNU_FORMAT))
     buffer[124:136] = b"\xff" * 12
-    buffer[148:156] = b"%06o\0 " % tarfile.calc_chksums(_with_blank_checksum(buffer))[0]
+    buffer[148:156] = b"%06o\0 " % sum(_with_blank_checksum(buffer))
     path = workshop.folder / "negative.tar.gz"
     path.write_bytes(gzip.compress(bytes(buffer) + bytes(1024)))
     assert isinstance(refusal(path, workshop.folder), errors.PackageUnreadable)

@@ -85,13 +85,13 @@ def test_output_within_the_tolerance_fits(expected: Any, given: Any, relative: f
 @pytest.mark.parametrize(
     ("expected", "given", "difference", "position"),
     [
-        (np.float32([1, 2, 3]), np.float32([1, 2.5, 3.25]), "0.5", "[1]"),
-        (np.float32([[1, 2]]), np.float32([[1, math.nan]]), "inf", "[0, 1]"),
-        (np.float32([math.inf]), np.float32([-math.inf]), "inf", "[0]"),
+        (np.array([1, 2, 3], np.float32), np.array([1, 2.5, 3.25], np.float32), "0.5", "[1]"),
+        (np.array([[1, 2]], np.float32), np.array([[1, math.nan]], np.float32), "inf", "[0, 1]"),
+        (np.array([math.inf], np.float32), np.array([-math.inf], np.float32), "inf", "[0]"),
         (np.array(5.0), np.array(7.0), "2.0", "[]"),
-        (np.uint8([0]), np.uint8([255]), "255.0", "[0]"),
-        (np.int64([2**62]), np.int64([2**62 + 1]), "0.0", "[0]"),
-        (np.float16([65504]), np.float16([-65504]), "131008.0", "[0]"),
+        (np.array([0], np.uint8), np.array([255], np.uint8), "255.0", "[0]"),
+        (np.array([2**62], np.int64), np.array([2**62 + 1], np.int64), "0.0", "[0]"),
+        (np.array([65504], np.float16), np.array([-65504], np.float16), "131008.0", "[0]"),
     ],
 )
 def test_output_off_is_refused_with_the_worst_element(

@@ -20,7 +20,7 @@ from lightkeeper.modelpackage.target import Target
 from tests.support.certificates import AUTHORITY, END, LEAF, NOW, make, write_roots
 from tests.support.packages import FILES, MANIFEST, Workshop, add, archive
 
-Edit = Callable[[Path], None]
+Edit = Callable[[Path], object]
 
 
 def test_folder_is_opened_as_a_private_copy(workshop: Workshop) -> None:
@@ -79,7 +79,7 @@ FOLDER_FAULTS: dict[str, tuple[type[errors.AgentError], str, Edit]] = {
     "changed data of equal length": (
         errors.FileChanged,
         "data/weights.bin",
-        lambda f: (f / "data/weights.bin").write_bytes(bytes(2048)) and None,
+        lambda f: (f / "data/weights.bin").write_bytes(bytes(2048)),
     ),
     "a missing file": (errors.FileMissing, "data/weights.bin", lambda f: (f / "data/weights.bin").unlink()),
     "a missing manifest": (errors.FileMissing, "manifest.json", lambda f: (f / "manifest.json").unlink()),
@@ -110,7 +110,7 @@ FOLDER_FAULTS: dict[str, tuple[type[errors.AgentError], str, Edit]] = {
     "a name that is no UTF-8": (
         errors.PackageMemberForbidden,
         "\\udcff",
-        lambda f: open(os.fsencode(f) + b"/\xff", "w").close(),  # noqa: PTH123, SIM115  # a name that Path would not take
+        lambda f: open(os.fsencode(f) + b"/\xff", "w").close(),  # noqa: PTH123  # a name that Path would not take
     ),
 }
 

@@ -163,7 +163,7 @@ def test_both_accept_a_self_signed_certificate_among_the_roots(bench: Bench) -> 
 
 # --- what one refuses, the other refuses -----------------------------------------------------------------------------
 
-Tamper = Callable[[Bench, Path], None]
+Tamper = Callable[[Bench, Path], object]
 
 STRICTER = {
     "an ignored git file": "an unsigned file in a package has no business there, whatever its name",
@@ -239,6 +239,12 @@ def _unknown_root(bench: Bench, folder: Path) -> None:
     bench.workshop.roots = write_roots(folder.parent / "other-roots", make("other", None, CURRENT_AUTHORITY))
 
 
+def _ignored(bench: Bench, folder: Path) -> None:
+    ignored = ["model.sig", "evil.so"]
+    _statement(bench, folder, lambda s: s["predicate"]["serialization"].update(ignore_paths=ignored))
+    (folder / "evil.so").touch()
+
+
 def _append(path: Path) -> None:
     path.write_bytes(path.read_bytes() + b"!")
 
@@ -278,6 +284,13 @@ def _stranger_within(bench: Bench, folder: Path) -> None:
     _resign(bench, folder, make("signer", stranger, CURRENT), stranger)
 
 
+def _root_without_room(bench: Bench, folder: Path) -> None:
+    root = make("other", None, replace(CURRENT_AUTHORITY, path_length=0))
+    bench.workshop.roots = write_roots(folder.parent / "other-roots", root)
+    middle = make("middle", root, CURRENT_AUTHORITY)
+    _resign(bench, folder, make("signer", middle, CURRENT), middle)
+
+
 TAMPERINGS: dict[str, Tamper] = {
     "a changed file": lambda _, f: _append(f / "model.onnx"),
     "a changed manifest": lambda _, f: _append(f / "manifest.json"),
@@ -286,12 +299,9 @@ TAMPERINGS: dict[str, Tamper] = {
     "an extra signature below": lambda _, f: (f / "data/model.sig").touch(),
     "a linked file": lambda _, f: _link(f / "model.onnx", f.parent / "elsewhere"),
     "a linked folder": lambda _, f: _link(f / "data", f.parent / "elsewhere"),
-    "a renamed file": lambda _, f: (f / "model.onnx").rename(f / "model2.onnx") and None,
+    "a renamed file": lambda _, f: (f / "model.onnx").rename(f / "model2.onnx"),
     "an ignored git file": lambda _, f: (f / ".gitattributes").touch(),
-    "a file that the signature says to ignore": lambda b, f: (
-        _statement(b, f, lambda s: s["predicate"]["serialization"].update(ignore_paths=["model.sig", "evil.so"])),
-        (f / "evil.so").touch(),
-    )[-1],
+    "a file that the signature says to ignore": _ignored,
     "an unknown root": _unknown_root,
     "a stranger's root in the bundle": _stranger_within,
     "an expired certificate": _leaf(end=NOW - timedelta(days=1)),
@@ -310,7 +320,7 @@ TAMPERINGS: dict[str, Tamper] = {
     "an issuer without basic constraints": _middle(ca=None),
     "an issuer that may not sign certificates": _middle(uses=("digital_signature",)),
     "a root that is no authority": _other_root(replace(CURRENT_AUTHORITY, ca=False)),
-    "a root without room for issuers": lambda b, f: _root_without_room(b, f),
+    "a root without room for issuers": _root_without_room,
     "another payload": lambda _, f: _bundle(f, lambda d: d["dsseEnvelope"].update(payload="e30=")),
     "another payload type": lambda _, f: _bundle(f, lambda d: d["dsseEnvelope"].update(payloadType="text/plain")),
     "another media type": lambda _, f: _bundle(f, lambda d: d.update(mediaType="application/json")),
@@ -330,9 +340,9 @@ TAMPERINGS: dict[str, Tamper] = {
     ),
     "no certificate": lambda _, f: _bundle(f, lambda d: _certificates(d).clear()),
     "a damaged certificate": lambda _, f: _bundle(f, lambda d: _certificates(d)[0].update(rawBytes="MIIB")),
-    "a bundle cut short": lambda _, f: (f / "model.sig").write_bytes((f / "model.sig").read_bytes()[:900]) and None,
+    "a bundle cut short": lambda _, f: (f / "model.sig").write_bytes((f / "model.sig").read_bytes()[:900]),
     "no bundle": lambda _, f: (f / "model.sig").unlink(),
-    "an empty bundle": lambda _, f: (f / "model.sig").write_bytes(b"") and None,
+    "an empty bundle": lambda _, f: (f / "model.sig").write_bytes(b""),
     "another statement type": lambda b, f: _statement(
         b, f, lambda s: s.update(_type="https://in-toto.io/Statement/v0.1")
     ),
@@ -367,13 +377,6 @@ def _twice_listed(statement: Any) -> None:
     resources.append(resources[0])
     row = b"".join(bytes.fromhex(resource["digest"]) for resource in resources)
     statement["subject"][0]["digest"]["sha256"] = sha256(row)
-
-
-def _root_without_room(bench: Bench, folder: Path) -> None:
-    root = make("other", None, replace(CURRENT_AUTHORITY, path_length=0))
-    bench.workshop.roots = write_roots(folder.parent / "other-roots", root)
-    middle = make("middle", root, CURRENT_AUTHORITY)
-    _resign(bench, folder, make("signer", middle, CURRENT), middle)
 
 
 @pytest.mark.parametrize("tampering", TAMPERINGS)

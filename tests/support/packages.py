@@ -28,6 +28,7 @@ MANIFEST = Manifest(
     inputs=(TensorMetadata("x", DataType.FLOAT32, (-1, 3)),),
     outputs=(TensorMetadata("y", DataType.FLOAT32, (-1, 2)),),
 )
+HOST = Host("linux", "x86_64", frozenset({"cpu"}), "1.2.3")
 FILES = {"model.onnx": b"the model", "data/weights.bin": bytes(range(256)) * 8}
 
 
@@ -44,8 +45,8 @@ class Workshop:
     root: Holder = field(default_factory=lambda: make("root", None, AUTHORITY))
     record: TrustRecord = field(default_factory=lambda: TrustRecord(None, released=NOW.replace(year=2026)))
     now: datetime = NOW
-    host: Host = Host("linux", "x86_64", frozenset({"cpu"}), "1.2.3")
-    limits: Limits = Limits()
+    host: Host = HOST
+    limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
         """Make the signer and the folder of roots."""
