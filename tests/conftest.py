@@ -10,11 +10,15 @@ from types import ModuleType
 
 import pytest
 from grpc_tools import protoc
-from tests.support import models
-from tests.support.agents import AgentProcess
+from hypothesis import settings
 
 from lightkeeper.cli import run
 from lightkeeper.client import Client
+from tests.support import models
+from tests.support.agents import AgentProcess
+
+settings.register_profile("project", deadline=None)  # machines are noisy: a property is no stopwatch
+settings.load_profile("project")
 
 PackageFactory = Callable[..., Path]
 HERE = Path(__file__).parent

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from lightkeeper.config import Config, Destination, Provider, Report, check, load
 from lightkeeper.config.check import OLDER_NAMES, default_state_path, examine
 from lightkeeper.config.model import every_key
+from lightkeeper.config.values import Durability, WhenFull
 from lightkeeper.errors import ConfigInvalid, ConfigUnreadable
 
 ENVIRONMENT = {"STATE_DIRECTORY": "/var/lib/here"}
@@ -52,6 +53,15 @@ EVERY_KEY = {
     "sagemaker_edge_core_capture_data_base64_embed_limit": 2048,
     "sagemaker_edge_core_capture_data_periodic_upload": True,
     "sagemaker_edge_core_capture_data_periodic_upload_period_seconds": 9,
+    "lightkeeper_capture_durability": "interval:250",
+    "lightkeeper_spool_max_bytes": 2**30,
+    "lightkeeper_spool_free_floor_bytes": 2**27,
+    "lightkeeper_capture_when_full": "thin",
+    "lightkeeper_capture_expire_days": 14,
+    "lightkeeper_ledger_retention_days": 60,
+    "lightkeeper_s3_endpoint": "http://127.0.0.1:8333",
+    "lightkeeper_upload_bytes_per_second": 100_000,
+    "lightkeeper_upload_bytes_per_day": 10_000_000,
     "sagemaker_edge_local_data_root_path": "/data/state",
     "sagemaker_edge_model_deployment_poll_interval": 60,
     "sagemaker_edge_deployment_lib_path": "/opt/libdeployment.so",
@@ -124,6 +134,15 @@ def test_every_key_is_read_into_its_field() -> None:
         "base64_embed_limit_bytes": 2048,
         "periodic_upload": True,
         "periodic_upload_period_seconds": 9,
+        "capture_durability": Durability(interval_ms=250),
+        "spool_max_bytes": 2**30,
+        "spool_free_floor_bytes": 2**27,
+        "capture_when_full": WhenFull.THIN,
+        "capture_expire_days": 14,
+        "ledger_retention_days": 60,
+        "s3_endpoint": "http://127.0.0.1:8333",
+        "upload_bytes_per_second": 100_000,
+        "upload_bytes_per_day": 10_000_000,
         "deployment_poll_interval_minutes": 60,
         "deployment_library": "/opt/libdeployment.so",
         "state_library": "/opt/libdb.so",

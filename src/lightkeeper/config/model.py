@@ -16,7 +16,16 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError, ValidationInfo, field_validator
 
 from lightkeeper.config import values
-from lightkeeper.config.values import INT32_MAX, Destination, Kind, Provider, optional, whole_number
+from lightkeeper.config.values import (
+    INT32_MAX,
+    Destination,
+    Durability,
+    Kind,
+    Provider,
+    WhenFull,
+    optional,
+    whole_number,
+)
 
 MIB = 1024 * 1024
 GIB = 1024 * MIB
@@ -168,6 +177,43 @@ class Config(BaseModel):
     )
     periodic_upload_period_seconds: Positive = key(
         "sagemaker_edge_core_capture_data_periodic_upload_period_seconds", "seconds between such uploads", default=8
+    )
+
+    capture_durability: Annotated[Durability, PlainValidator(values.DURABILITY)] = key(
+        "lightkeeper_capture_durability",
+        "when an accepted capture is on the disk: `sync` before the answer, `interval:<ms>` at the latest that long "
+        "after it (a power cut loses no more), `memory` never (it is lost with the process)",
+        default="sync",
+    )
+    spool_max_bytes: Annotated[int, PlainValidator(whole_number(MIB, 1024 * GIB))] = key(
+        "lightkeeper_spool_max_bytes", "the most bytes of captures that wait", default=GIB
+    )
+    spool_free_floor_bytes: Annotated[int, PlainValidator(whole_number(0, 1024 * GIB))] = key(
+        "lightkeeper_spool_free_floor_bytes", "disk space that captures leave free", default=128 * MIB
+    )
+    capture_when_full: Annotated[WhenFull, PlainValidator(values.word_of(WhenFull))] = key(
+        "lightkeeper_capture_when_full",
+        "what a full spool does: `reject` new captures, or `thin` the waiting ones to an even sample",
+        default=WhenFull.REJECT,
+    )
+    capture_expire_days: Annotated[int, PlainValidator(whole_number(0, 36500))] = key(
+        "lightkeeper_capture_expire_days",
+        "days after which waiting captures are given up; 0 stands for never",
+        default=0,
+    )
+    ledger_retention_days: Annotated[int, PlainValidator(whole_number(1, 36500))] = key(
+        "lightkeeper_ledger_retention_days", "days that the ledger remembers a capture that is done with", default=30
+    )
+    s3_endpoint: Annotated[str | None, PlainValidator(optional(values.SERVICE_ADDRESS))] = key(
+        "lightkeeper_s3_endpoint", "another address of the S3 service", default=None, shown="the region's"
+    )
+    upload_bytes_per_second: Annotated[int, PlainValidator(whole_number(0, 1024 * GIB))] = key(
+        "lightkeeper_upload_bytes_per_second",
+        "the fastest that captures are uploaded; 0 stands for no limit",
+        default=0,
+    )
+    upload_bytes_per_day: Annotated[int, PlainValidator(whole_number(0, 1024 * GIB))] = key(
+        "lightkeeper_upload_bytes_per_day", "the most that is uploaded in a day, UTC; 0 stands for no limit", default=0
     )
 
     # deployments and the old agent's plug-ins

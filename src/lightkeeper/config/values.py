@@ -19,6 +19,7 @@ MAX_TEXT_LENGTH = 4096
 """Characters; the longest path a Linux kernel takes."""
 
 INT32_MAX = 2**31 - 1
+INTERVAL_MINIMUM_MS = 10
 OWNER_READ_WRITE = 0o600
 
 _TRUE = frozenset({"true", "1", "yes", "on"})
@@ -66,6 +67,21 @@ class Destination(StrEnum):
 
     CLOUD = "Cloud"
     DISK = "Disk"
+
+
+class WhenFull(StrEnum):
+    """What happens to captures when the spool is full."""
+
+    REJECT = "reject"
+    THIN = "thin"
+
+
+@dataclass(frozen=True, slots=True)
+class Durability:
+    """When an accepted capture is on the disk: before the answer, within an interval, or never."""
+
+    interval_ms: int = 0
+    in_memory: bool = False
 
 
 def whole_number(minimum: int, maximum: int) -> Kind[int]:
@@ -194,7 +210,17 @@ def _file_mode(value: object) -> int:
     return mode
 
 
+def _durability(value: object) -> Durability:
+    word, _, rest = _text(value).lower().partition(":")
+    if word in {"sync", "memory"} and not rest:
+        return Durability(in_memory=word == "memory")
+    if word == "interval" and re.fullmatch("[0-9]{1,7}", rest) and int(rest) >= INTERVAL_MINIMUM_MS:
+        return Durability(interval_ms=int(rest))
+    raise ValueError("is neither `sync`, `memory` nor `interval:<milliseconds>`")
+
+
 TEXT = Kind("text", _text)
+DURABILITY = Kind(f"`sync`, `interval:<ms>` (from {INTERVAL_MINIMUM_MS}) or `memory`", _durability)
 NAME = matching("1 to 63 letters, digits, `-` and `_`", "[A-Za-z0-9_-]{1,63}")
 THING_NAME = matching("1 to 128 letters, digits, `-`, `_` and `:`", "[A-Za-z0-9:_-]{1,128}")
 REGION = matching("a region's name, such as `eu-central-1`", "[A-Za-z0-9]+(-[A-Za-z0-9]+)*")
