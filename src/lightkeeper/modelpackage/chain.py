@@ -1,7 +1,8 @@
 """Certificate paths: from the certificate that signed, over its issuers, to a root this device trusts.
 
-Pure: certificates in, a path or a refusal out. What a certificate asks for and this file does not know, is refused:
-an unknown critical extension, a name constraint, a weak key. Validity in time is `trust.TrustTime`'s.
+Pure: certificates, read in full (`certificate`), in; a path or a refusal out. What a certificate asks for and this file
+does not know, is refused: an unknown critical extension, a name constraint, a weak key. Validity in time is the matter
+of `trust.TrustTime`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
 
 from lightkeeper.errors import CertificateUnusable, RootUnknown
+from lightkeeper.modelpackage.certificate import name
 from lightkeeper.modelpackage.roots import Root
 
 Path = tuple[x509.Certificate, ...]
@@ -66,11 +68,6 @@ def find(leaf: x509.Certificate, others: Sequence[x509.Certificate], roots: Sequ
     )
 
 
-def name(certificate: x509.Certificate) -> str:
-    """Return what to call a certificate in a message."""
-    return certificate.subject.rfc4514_string() or f"serial {certificate.serial_number:x}"
-
-
 def _paths(
     path: Path, others: Sequence[x509.Certificate], roots: Sequence[Root], steps: Iterator[int]
 ) -> Iterator[Path]:
@@ -98,8 +95,6 @@ def _issued(issuer: x509.Certificate, subject: x509.Certificate) -> bool:
         given = issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest
     except x509.ExtensionNotFound:
         wanted = given = None
-    except ValueError:  # extensions that cannot be read
-        return False
     if wanted is not None and wanted != given:
         return False
     try:
@@ -124,11 +119,7 @@ def _check(path: Path) -> None:
 def _check_each(certificate: x509.Certificate) -> None:
     if certificate.version is not x509.Version.v3:
         raise _unusable(certificate, "is not of version 3")
-    try:
-        extensions = list(certificate.extensions)
-    except ValueError as error:
-        raise _unusable(certificate, f"has extensions that cannot be read ({error})") from error
-    for extension in extensions:
+    for extension in certificate.extensions:
         if extension.critical and extension.oid not in _UNDERSTOOD:
             raise _unusable(certificate, f"has the critical extension {extension.oid.dotted_string}, not known here")
         if isinstance(extension.value, x509.NameConstraints):
@@ -137,11 +128,8 @@ def _check_each(certificate: x509.Certificate) -> None:
 
 
 def _check_strength(certificate: x509.Certificate) -> None:
-    try:
-        key = certificate.public_key()
-        algorithm = certificate.signature_hash_algorithm
-    except (ValueError, UnsupportedAlgorithm) as error:
-        raise _unusable(certificate, "has a key or a signature of an unknown kind") from error
+    key = certificate.public_key()
+    algorithm = certificate.signature_hash_algorithm
     if isinstance(key, rsa.RSAPublicKey):
         strong = key.key_size >= RSA_MINIMUM_BITS
     elif isinstance(key, ec.EllipticCurvePublicKey):

@@ -169,9 +169,11 @@ def _enter_single_folder(copy: Copy) -> None:
 
 
 def _signer(verified: Verified) -> Signer:
+    from lightkeeper.modelpackage.certificate import name
+
     return Signer(
-        subject=verified.path[0].subject.rfc4514_string(),
-        root=verified.path[-1].subject.rfc4514_string(),
+        subject=name(verified.path[0]),
+        root=name(verified.path[-1]),
         not_before=verified.begins,
         not_after=min(certificate.not_valid_after_utc for certificate in verified.path),
     )

@@ -14,6 +14,7 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 
 from lightkeeper.errors import RootsMissing, RootsWritable, RootUnusable
+from lightkeeper.modelpackage.certificate import CertificateUnreadable, from_pem, name
 
 _ANYBODY_WRITES = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
 
@@ -51,13 +52,13 @@ def _read(path: Path) -> list[Root]:
             mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
             if mode & _ANYBODY_WRITES:
                 raise RootsWritable(f"{path} can be written (mode {mode:04o})", file=path, mode=f"{mode:04o}")
-            certificates = x509.load_pem_x509_certificates(file.read())
-    except (OSError, ValueError) as error:
+            certificates = from_pem(file.read())
+    except (OSError, CertificateUnreadable) as error:
         raise RootUnusable(f"{path} has no certificate in PEM: {error}", file=path) from error
     for certificate in certificates:
         try:
             certificate.verify_directly_issued_by(certificate)
         except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm) as error:
-            subject = certificate.subject.rfc4514_string()
+            subject = name(certificate)
             raise RootUnusable(f"{path} is not self-signed ({subject})", file=path, subject=subject) from error
     return [Root(certificate, path.name) for certificate in certificates]

@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from lightkeeper.errors import SignerUnusable
+from lightkeeper.modelpackage.certificate import CertificateUnreadable, from_pem
 
 FILE_NAME = "model.sig"
 MEDIA_TYPE = "application/vnd.dev.sigstore.bundle.v0.3+json"
@@ -67,8 +68,8 @@ class Signer:
         if not isinstance(key, ec.EllipticCurvePrivateKey) or curve_hash(key.curve) is None:
             raise SignerUnusable(f"{key_path} is not a key of the curve P-256, P-384 or P-521", file=key_path)
         try:
-            certificates = x509.load_pem_x509_certificates(certificate_path.read_bytes())
-        except (OSError, ValueError) as error:
+            certificates = from_pem(certificate_path.read_bytes())
+        except (OSError, CertificateUnreadable) as error:
             raise SignerUnusable(f"{certificate_path} is no certificate: {error}", file=certificate_path) from error
         if certificates[0].public_key() != key.public_key():
             raise SignerUnusable(

@@ -30,7 +30,8 @@ from lightkeeper.errors import (
     SignatureMalformed,
     SignatureRefused,
 )
-from lightkeeper.modelpackage import chain, member
+from lightkeeper.modelpackage import certificate, chain, member
+from lightkeeper.modelpackage.certificate import CertificateUnreadable
 from lightkeeper.modelpackage.document import DocumentInvalid, Node
 from lightkeeper.modelpackage.roots import Root
 from lightkeeper.modelpackage.signature import (
@@ -92,23 +93,23 @@ class TrustTime:
 
     def fault(self, path: chain.Path) -> SignatureRefused | None:
         """Return why no time that may be the true one lies within the validity of the whole path, or None."""
-        begins_last = max(path, key=lambda certificate: certificate.not_valid_before_utc)
-        ends_first = min(path, key=lambda certificate: certificate.not_valid_after_utc)
+        begins_last = max(path, key=lambda each: each.not_valid_before_utc)
+        ends_first = min(path, key=lambda each: each.not_valid_after_utc)
         begin, end = begins_last.not_valid_before_utc, ends_first.not_valid_after_utc
         # A wrong clock leaves every time from the floor on: the earliest that suits the path's begin is the best case.
         time = max(self.floor, begin) if self.clock_is_wrong else self.now
         clock = {"clock": self.now.isoformat(), "known_to_have_passed": self.floor.isoformat()}
         if time > end:
             return CertificateExpired(
-                f"the certificate {chain.name(ends_first)} ended on {end:%Y-%m-%d %H:%M} UTC",
-                certificate=chain.name(ends_first),
+                f"the certificate {certificate.name(ends_first)} ended on {end:%Y-%m-%d %H:%M} UTC",
+                certificate=certificate.name(ends_first),
                 not_after=end.isoformat(),
                 **clock,
             )
         if time < begin:
             return CertificateNotYetValid(
-                f"the certificate {chain.name(begins_last)} begins on {begin:%Y-%m-%d %H:%M} UTC",
-                certificate=chain.name(begins_last),
+                f"the certificate {certificate.name(begins_last)} begins on {begin:%Y-%m-%d %H:%M} UTC",
+                certificate=certificate.name(begins_last),
                 not_before=begin.isoformat(),
                 **clock,
             )
@@ -129,7 +130,7 @@ class Verified:
     @property
     def begins(self) -> datetime:
         """The latest begin of a certificate of the path: a time that has passed when the package was signed."""
-        return max(certificate.not_valid_before_utc for certificate in self.path)
+        return max(each.not_valid_before_utc for each in self.path)
 
 
 def digest_of(files: Mapping[str, File]) -> str:
@@ -167,9 +168,9 @@ def verify(
             key.verify(signature, pae(payload), ec.ECDSA(_hash_of(key)))
         except InvalidSignature as error:
             raise SignatureInvalid(
-                f"the signature in {FILE_NAME} is not that of {chain.name(leaf)}",
+                f"the signature in {FILE_NAME} is not that of {certificate.name(leaf)}",
                 file=FILE_NAME,
-                signer=chain.name(leaf),
+                signer=certificate.name(leaf),
             ) from error
 
         # 4. The path is valid at a time that may be the true one (§4.1). A package this very device has accepted
@@ -230,11 +231,10 @@ def _certificates(document: Node) -> tuple[x509.Certificate, list[x509.Certifica
         if len(certificates) == CERTIFICATES_MAXIMUM:
             raise item.wrong(f"is one certificate too many: at most {CERTIFICATES_MAXIMUM}")
         item.only("rawBytes")
+        data = item["rawBytes"].base64()
         try:
-            certificates.append(x509.load_der_x509_certificate(item["rawBytes"].base64()))
-        except ValueError as error:
-            if isinstance(error, DocumentInvalid):
-                raise
+            certificates.append(certificate.from_der(data))
+        except CertificateUnreadable as error:
             raise item.wrong(f"is not an X.509 certificate: {error}") from error
     if not certificates:
         raise material["x509CertificateChain"].wrong("has no certificate")
