@@ -79,7 +79,8 @@ def _load(path: Path) -> Any:
         if suffix in IMAGE_SUFFIXES:
             return _open_image(path)
     except (OSError, ValueError, EOFError) as error:
-        raise InputFileUnreadable(f"{path} cannot be read: {error}", file=path) from error
+        cause = (isinstance(error, OSError) and error.strerror) or error
+        raise InputFileUnreadable(f"{path} cannot be read: {cause}", file=path) from error
     raise InputFileUnreadable(f"{path} is of no known kind", file=path, expected=".npy, .npz, .json or an image")
 
 

@@ -57,7 +57,9 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, empty: str 
     from rich.console import Console
     from rich.table import Table
 
-    framed = Table(*headings, show_lines=any("\n" in cell for row in rows for cell in row))
+    framed = Table(show_lines=any("\n" in cell for row in rows for cell in row))
+    for heading in headings:
+        framed.add_column(heading, overflow="fold")  # a path that is cut is of no use
     for row in rows:
         framed.add_row(*row)
     Console().print(framed, markup=False)

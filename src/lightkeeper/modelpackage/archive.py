@@ -45,7 +45,7 @@ def stage(path: Path, copy: Copy, limits: Limits) -> None:
             _copy_folder(descriptor, copy, limits)
         elif stat.S_ISREG(mode):
             with os.fdopen(os.dup(descriptor), "rb") as archive:
-                _unpack(archive, copy, limits)
+                _unpack(archive, path, copy, limits)
         else:
             raise PackageUnreadable(f"{path} is neither a folder nor a file", path=path)
     except OSError as error:
@@ -103,12 +103,12 @@ def _open_below(descriptor: int, name: str) -> BinaryIO:
             os.close(each)
 
 
-def _unpack(file: BinaryIO, copy: Copy, limits: Limits) -> None:
+def _unpack(file: BinaryIO, path: Path, copy: Copy, limits: Limits) -> None:
     packed_bytes = os.fstat(file.fileno()).st_size
     if packed_bytes > limits.packed_bytes:
         raise too_large("packed_bytes", limits.packed_bytes, packed_bytes)
     if file.read(len(_GZIP_MAGIC)) != _GZIP_MAGIC:
-        raise PackageUnreadable("the package is neither a folder nor a .tar.gz archive")
+        raise PackageUnreadable(f"{path} is neither a folder nor a .tar.gz archive", path=path)
     file.seek(0)
     copy.expect(packed_bytes)  # the unpacked files will hardly be smaller; how large they are nobody knows yet
     try:
@@ -120,9 +120,9 @@ def _unpack(file: BinaryIO, copy: Copy, limits: Limits) -> None:
             meter.allow(limits.header_bytes)
             while rest := meter.read(limits.header_bytes):  # the checksum stands at the end of the stream
                 if rest.strip(b"\0"):
-                    raise PackageUnreadable("the archive goes on after its last member")
+                    raise PackageUnreadable(f"{path} goes on after its last member", path=path)
     except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, ValueError) as error:
-        raise PackageUnreadable(f"the archive is damaged or cut short: {error}") from error
+        raise PackageUnreadable(f"{path} is damaged or cut short: {error}", path=path) from error
 
 
 def _unpack_members(archive: tarfile.TarFile, meter: _Meter, copy: Copy, limits: Limits) -> None:
