@@ -116,10 +116,8 @@ class OnnxSession:
 
     def __init__(self, session: Any, faults: tuple[type[Exception], ...]) -> None:
         """Take a session of ONNX Runtime over, or raise `ModelTypeUnsupported`."""
-        self.inputs: tuple[TensorMetadata, ...]
-        self.inputs, optional = _inputs(session)
-        self.optional_inputs: tuple[TensorMetadata, ...] = optional
-        self.outputs: tuple[TensorMetadata, ...] = tuple(_metadata("output", node) for node in session.get_outputs())
+        self.inputs, self.optional_inputs = _inputs(session)
+        self.outputs = tuple(_metadata("output", node) for node in session.get_outputs())
         self._output_names = [output.name for output in self.outputs]
         self._session = session
         self._faults = faults
