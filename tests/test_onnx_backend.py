@@ -65,11 +65,7 @@ def through_the_agent(agent: AgentProcess, authority: Path, tmp_path_factory: py
 def test_every_case_that_the_wire_can_carry_gives_the_expected_outputs(
     node_cases: list[Case], through_the_agent: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What the agent answers is what ONNX says it should be.
-
-    A case that this build of ONNX Runtime cannot pass by itself, in this process, must end in the same way through
-    the agent; such cases are listed with their reason.
-    """
+    """Each answer is ONNX's own; what ONNX Runtime by itself does not pass ends in the same way, and is listed."""
     carried = [case for case in node_cases if not case.obstacle]
     failed: dict[str, str] = {}
     beyond: dict[str, str] = {}
