@@ -2,17 +2,20 @@
 
 In the spool a capture is a header (JSON: everything but the payloads), the small payloads one after the other, and
 one file for each payload larger than the embed limit. The line is made when the batch is written, since only then is
-it known where the files end up. The line's keys are docs/spec/capture.md's.
+it known where the files end up. Its keys, and the clauses cited here, are those of docs/spec/capture.md.
+
+Names come from the wire as text in which a byte that is no UTF-8 is a surrogate. A line is ASCII: no reader can take
+it apart in the wrong place, or refuse it for a character.
 """
 
 from __future__ import annotations
 
 import base64
 import json
-import mimetypes
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
@@ -22,6 +25,13 @@ from lightkeeper.tensor import Tensor
 EVENT_VERSION = "0"
 NANOSECONDS = 1_000_000_000
 UNKNOWN_CONTENT_TYPE = "application/octet-stream"
+BARE_ENDINGS = frozenset(
+    {"bmp", "csv", "gif", "jpeg", "jpg", "json", "npy", "png", "tif", "tiff", "txt", "webp", "xml"}
+)
+"""Names that are nothing but an ending."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_ENDING = re.compile("[a-z0-9]{1,16}", re.ASCII)
 
 
 class Part(StrEnum):
@@ -40,7 +50,10 @@ class Part(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Payload:
-    """A tensor or a piece of auxiliary data. `data_type` and `shape` are a tensor's, where it has them."""
+    """A tensor or a piece of auxiliary data. `data_type` and `shape` are a tensor's, both or neither.
+
+    `data` may be a view of any buffer, of any type and number of dimensions; its bytes in C order count.
+    """
 
     part: Part
     name: str
@@ -83,40 +96,42 @@ class Stored:
 
 
 def tensor_payload(part: Part, tensor: Tensor, position: int) -> Payload:
-    """Return a tensor as a payload; one without a name is named by its position."""
-    data_type = None if tensor.data_type is None else tensor.data_type.name
-    described = UNKNOWN_CONTENT_TYPE
-    if data_type is not None and tensor.shape is not None:
-        described += f"; dataType={data_type}; shape={','.join(map(str, tensor.shape))}"
-    return Payload(part, tensor.name or f"tensor-{position}", described, tensor.data, data_type, tensor.shape)
+    """Return a tensor as a payload; one without a name is named by its position (clause 1.6)."""
+    name = tensor.name or f"tensor-{position}"
+    if tensor.data_type is None or tensor.shape is None:
+        return Payload(part, name, UNKNOWN_CONTENT_TYPE, tensor.data)
+    shape = ",".join(map(str, tensor.shape))
+    described = f'{UNKNOWN_CONTENT_TYPE}; dataType={tensor.data_type.name}; shape="{shape}"'
+    return Payload(part, name, described, tensor.data, tensor.data_type.name, tensor.shape)
 
 
 def content_type_of(name: str) -> str:
-    """Return the content type that a name's ending implies; a bare ending such as `jpg` counts as one."""
-    guessed, _ = mimetypes.guess_type(f"x.{name.rpartition('.')[2]}")
-    return guessed or UNKNOWN_CONTENT_TYPE
+    """Return the content type of auxiliary data: the ending of its name, such as `jpg` (clause 1.7)."""
+    _, dot, ending = name.lower().rpartition(".")
+    known = _ENDING.fullmatch(ending) if dot else ending in BARE_ENDINGS
+    return ending if known else UNKNOWN_CONTENT_TYPE
 
 
 def store(capture: Capture, *, embed_limit_bytes: int) -> Stored:
-    """Return a capture as the spool takes it."""
+    """Return a capture as the spool takes it. Small payloads are copied, large ones stay views of the caller's data."""
     entries: list[dict[str, Any]] = []
     inline: list[bytes | memoryview] = []
     large: list[tuple[int, bytes | memoryview]] = []
     for position, payload in enumerate(capture.payloads):
-        size_bytes = len(payload.data)
+        data = _flat(payload.data)
         entry: dict[str, Any] = {
             "part": payload.part.name,
             "name": payload.name,
             "type": payload.content_type,
-            "bytes": size_bytes,
+            "bytes": len(data),
         }
         if payload.data_type is not None:
             entry["dataType"], entry["shape"] = payload.data_type, payload.shape
-        if size_bytes > embed_limit_bytes:
+        if len(data) > embed_limit_bytes:
             entry["file"] = True
-            large.append((position, payload.data))
+            large.append((position, data))
         else:
-            inline.append(payload.data)
+            inline.append(data)
         entries.append(entry)
     header = {
         "model": capture.model_name,
@@ -149,7 +164,7 @@ def line(  # noqa: PLR0913  # what a line is made of
     offset = 0
     for position, entry in enumerate(said["payloads"]):
         part = Part[entry["part"]]
-        shown: dict[str, Any] = {"name": entry["name"], "mode": part.mode, "observedContentType": entry["type"]}
+        shown = _named(entry["name"]) | {"mode": part.mode, "observedContentType": entry["type"]}
         if entry.get("file"):
             shown |= {"encoding": "NONE", "data-ref": reference(position)}
         else:
@@ -175,7 +190,7 @@ def line(  # noqa: PLR0913  # what a line is made of
     if weight != 1:
         metadata["samplingWeight"] = weight
     whole = {"eventVersion": EVENT_VERSION, "eventMetadata": metadata, **lists}
-    return json.dumps(whole, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "backslashreplace") + b"\n"
+    return json.dumps(whole, separators=(",", ":")).encode("ascii") + b"\n"
 
 
 def large_positions(header: bytes) -> Sequence[int]:
@@ -184,16 +199,36 @@ def large_positions(header: bytes) -> Sequence[int]:
 
 
 def payload_suffix(header: bytes, position: int) -> str:
-    """Return the file name ending for a payload, such as `.jpg`, or `.bin` where nothing better is known."""
-    content_type = json.loads(header)["payloads"][position]["type"].partition(";")[0]
-    return mimetypes.guess_extension(content_type) or ".bin"
+    """Return the file name ending for a payload, such as `.jpg`, or `.bin` where none is known."""
+    content_type = json.loads(header)["payloads"][position]["type"]
+    return f".{content_type}" if _ENDING.fullmatch(content_type) else ".bin"
 
 
 def seconds_text(time_ns: int) -> str:
-    """Return a time as consumers parse it: UTC, `YYYY-MM-DDTHH:MM:SS`."""
-    return datetime.fromtimestamp(time_ns // NANOSECONDS, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    """Return a time as consumers parse it: UTC, `YYYY-MM-DDTHH:MM:SS`, the rest of the second cut off."""
+    time = _EPOCH + timedelta(seconds=time_ns // NANOSECONDS)
+    return time.replace(tzinfo=None).isoformat(timespec="seconds")
 
 
 def precise_text(time_ns: int) -> str:
     """Return a time in UTC to the nanosecond."""
     return f"{seconds_text(time_ns)}.{time_ns % NANOSECONDS:09d}Z"
+
+
+def _named(name: str) -> dict[str, Any]:
+    """Return an entry's name as text, and as bytes where they are no text (clause 1.6)."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        exact = name.encode("utf-8", "surrogateescape")
+        return {"name": exact.decode("utf-8", "replace"), "nameBytes": base64.b64encode(exact).decode("ascii")}
+    return {"name": name}
+
+
+def _flat(data: bytes | memoryview) -> bytes | memoryview:
+    """Return the bytes of a buffer in C order, without a copy where they lie so."""
+    if isinstance(data, bytes):
+        return data
+    if data.c_contiguous and data.nbytes:  # a view without bytes cannot be cast
+        return data.cast("B")
+    return data.tobytes()
