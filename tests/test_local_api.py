@@ -328,16 +328,6 @@ def test_an_unknown_method_is_unimplemented(agent: AgentProcess) -> None:
         assert refusal(lambda: call(b""))[:2] == (grpc.StatusCode.UNIMPLEMENTED, "METHOD_UNKNOWN")
 
 
-@pytest.mark.parametrize("method", ["CaptureData", "GetCaptureDataStatus"])
-def test_capture_is_not_part_of_this_build(application: Application, method: str) -> None:
-    """And says so."""
-    request = getattr(application.pb, f"{method}Request")(capture_id="capture1637012345")
-    assert refusal(lambda: getattr(application, method)(request))[:2] == (
-        grpc.StatusCode.UNIMPLEMENTED,
-        "CAPTURE_NOT_OFFERED",
-    )
-
-
 def test_a_message_of_1_gib_is_refused_and_the_agent_lives_on(
     agent: AgentProcess, application: Application, doubled: str
 ) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from lightkeeper.errors import ModelAlreadyLoaded, ModelNotFound
-from lightkeeper.model import ModelDescription
+from lightkeeper.model import ModelDescription, PackageIdentity
 from lightkeeper.registry import LoadedModel, Registry
 from lightkeeper.runtimes.base import Array
 from lightkeeper.tensor import DataType, TensorMetadata
@@ -41,7 +41,8 @@ class CountingSession:
 
 def loaded(name: str, session: CountingSession) -> LoadedModel:
     """Return a model of that name."""
-    return LoadedModel(ModelDescription(name, f"/packages/{name}", session.inputs, session.outputs), session)
+    description = ModelDescription(name, f"/packages/{name}", session.inputs, session.outputs)
+    return LoadedModel(description, PackageIdentity(name, "1.0", "0" * 64), session)
 
 
 @pytest.fixture

@@ -12,9 +12,14 @@ import signal
 import threading
 import time
 from contextlib import ExitStack
+from pathlib import Path
 from types import FrameType
 
 from lightkeeper import __version__, resources
+from lightkeeper.capture.files import RealFiles
+from lightkeeper.capture.journal import Durability
+from lightkeeper.capture.recorder import Recorder
+from lightkeeper.capture.spool import Room, Spool
 from lightkeeper.config import Config
 from lightkeeper.loader import ModelLoader
 from lightkeeper.modelpackage.limits import Limits
@@ -87,9 +92,14 @@ class Agent:
                 runtimes=Runtimes(RuntimeOptions(threads=threads)),
                 memory_reserve_bytes=config.memory_reserve_bytes,
             )
-            registry = Registry()
+            spool = self._open_spool(state.path)
+            stack.callback(spool.close)
+            recorder = Recorder(
+                spool, embed_limit_bytes=config.base64_embed_limit_bytes, destination_fault=self._destination_fault
+            )
+            service = AgentService(registry=Registry(), loader=loader, recorder=recorder, spool=spool)
             server = GrpcServer(
-                Servicer(AgentService(registry=registry, loader=loader)).methods(),
+                Servicer(service).methods(),
                 caller=Caller(uid=_caller_uid(config.socket_mode)),
                 worker_threads=max(WORKERS_LEAST, WORKERS_PER_CPU * cpus),
                 max_message_bytes=config.max_message_bytes,
@@ -118,6 +128,29 @@ class Agent:
             if not finished:
                 logging.shutdown()
                 os._exit(0)  # a thread still runs a model and would hold up the interpreter's end
+
+    def _open_spool(self, state: Path) -> Spool:
+        config = self._config
+        durability = Durability(config.capture_durability.interval_ms, config.capture_durability.in_memory)
+        return Spool(
+            state / "spool",
+            room=Room(
+                buffer=config.capture_buffer_size,
+                batch=config.capture_batch_size,
+                spool_max_bytes=config.spool_max_bytes,
+                free_floor_bytes=config.spool_free_floor_bytes,
+            ),
+            root=f"s3://{config.bucket}"
+            if config.captures_to_cloud
+            else (config.capture_disk_path or state).absolute().as_uri(),
+            durability=durability,
+            files=RealFiles(synced=not durability.in_memory),
+            now_ms=lambda: time.time_ns() // 1_000_000,
+        )
+
+    def _destination_fault(self) -> str | None:
+        """Return why captures could never be delivered as configured, or None."""
+        return None
 
 
 def _caller_uid(socket_mode: int) -> int | None:

@@ -234,6 +234,13 @@ class CaptureIdInvalid(InvalidRequest):
     next_step = "use 1 to 64 letters, digits and hyphens, with a letter or digit first and last"
 
 
+class TimestampInvalid(InvalidRequest):
+    """A capture's inference time is no time."""
+
+    reason = "TIMESTAMP_INVALID"
+    next_step = "send seconds since 1970 and 0 to 999999999 nanoseconds, or leave inference_timestamp unset to mean now"
+
+
 class AuxiliaryDataInvalid(InvalidRequest):
     """A piece of auxiliary data has no data or no name."""
 
@@ -760,13 +767,6 @@ class SpoolBroken(InternalError):
 
 class NotImplementedHere(AgentError):
     """A method that this build does not offer."""
-
-
-class CaptureNotOffered(NotImplementedHere):
-    """CaptureData and GetCaptureDataStatus are not part of this build."""
-
-    reason = "CAPTURE_NOT_OFFERED"
-    next_step = "use a build of Lightkeeper with capture"
 
 
 class MethodUnknown(NotImplementedHere):

@@ -28,6 +28,7 @@ from lightkeeper.errors import (
     ModelSignatureMismatch,
     WarmUpFailed,
 )
+from lightkeeper.model import PackageIdentity
 from lightkeeper.modelpackage import golden
 from lightkeeper.modelpackage.package import Package, PackageStore
 from lightkeeper.runtimes.base import Session, zeros
@@ -58,8 +59,8 @@ class ModelLoader:
         self._promised_bytes = 0
         self._promising = threading.Lock()
 
-    def load(self, url: str) -> Session:
-        """Return the open, warm session of the package at a url.
+    def load(self, url: str) -> tuple[Session, PackageIdentity]:
+        """Return the open, warm session of the package at a url, and which package that is.
 
         Raises `UrlInvalid`, `PackageNotFound`, a `PackageRefused` or a `ResourcesExhausted`.
         """
@@ -73,7 +74,8 @@ class ModelLoader:
                 except BaseException:
                     session.close()
                     raise
-        return session
+            said = package.manifest
+            return session, PackageIdentity(said.name, said.version, package.digest)
 
     @contextmanager
     def _memory(self, needed_bytes: int) -> Iterator[None]:

@@ -1,4 +1,4 @@
-"""What a loaded model tells its callers of itself."""
+"""What a loaded model tells its callers of itself, and which package it came from."""
 
 from __future__ import annotations
 
@@ -15,3 +15,12 @@ class ModelDescription:
     url: str
     inputs: tuple[TensorMetadata, ...]
     outputs: tuple[TensorMetadata, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PackageIdentity:
+    """The package a model was loaded from: its own name and version, and the SHA-256 of its content."""
+
+    name: str
+    version: str
+    digest: str

@@ -17,17 +17,18 @@ from contextlib import contextmanager
 
 from lightkeeper.binding import Binding
 from lightkeeper.errors import ModelAlreadyLoaded, ModelNotFound
-from lightkeeper.model import ModelDescription
+from lightkeeper.model import ModelDescription, PackageIdentity
 from lightkeeper.runtimes.base import Session
 
 
 class LoadedModel:
     """A published model: what it says of itself, how calls bind to it, and its open session."""
 
-    __slots__ = ("_calls", "_closing", "_drained", "binding", "description", "session")
+    __slots__ = ("_calls", "_closing", "_drained", "binding", "description", "package", "session")
 
-    def __init__(self, description: ModelDescription, session: Session) -> None:
+    def __init__(self, description: ModelDescription, package: PackageIdentity, session: Session) -> None:
         self.description = description
+        self.package = package
         self.session = session
         self.binding = Binding(session.inputs, session.optional_inputs)
         self._calls: list[None] = []
@@ -75,10 +76,11 @@ class Registry:
 
     def describe(self, name: str) -> ModelDescription:
         """Return what the model says of itself. Raises `ModelNotFound`."""
-        model = self._models.get(name)
-        if model is None:
-            raise not_loaded(name)
-        return model.description
+        return self._find(name).description
+
+    def package_of(self, name: str) -> PackageIdentity:
+        """Return which package the model came from. Raises `ModelNotFound`."""
+        return self._find(name).package
 
     def list(self) -> list[ModelDescription]:
         """Return every loaded model, in the order they were loaded."""
@@ -110,6 +112,12 @@ class Registry:
         if model is None:
             raise not_loaded(name)
         model.close()
+
+    def _find(self, name: str) -> LoadedModel:
+        model = self._models.get(name)
+        if model is None:
+            raise not_loaded(name)
+        return model
 
 
 def not_loaded(name: str) -> ModelNotFound:

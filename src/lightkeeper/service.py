@@ -5,10 +5,13 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
+from enum import IntEnum
 from typing import Protocol
 
-from lightkeeper.errors import AgentError, CaptureNotOffered
-from lightkeeper.model import ModelDescription
+from lightkeeper.capture.recorder import CaptureRequest, Recorder
+from lightkeeper.capture.spool import Spool, State
+from lightkeeper.errors import AgentError
+from lightkeeper.model import ModelDescription, PackageIdentity
 from lightkeeper.names import check_model_name
 from lightkeeper.registry import LoadedModel, Registry
 from lightkeeper.runtimes.base import Session
@@ -17,11 +20,31 @@ from lightkeeper.tensor import Tensor
 log = logging.getLogger(__name__)
 
 
+class CaptureDataStatus(IntEnum):
+    """What became of a capture, as applications are told; the numbers are the wire's."""
+
+    FAILURE = 0
+    SUCCESS = 1
+    IN_PROGRESS = 2
+    NOT_FOUND = 3
+
+
+_STATUS = {
+    State.OPEN: CaptureDataStatus.IN_PROGRESS,
+    State.WAITING: CaptureDataStatus.IN_PROGRESS,
+    State.WRITTEN: CaptureDataStatus.SUCCESS,
+    State.UPLOADED: CaptureDataStatus.SUCCESS,
+    State.EXPIRED: CaptureDataStatus.FAILURE,
+    State.THINNED: CaptureDataStatus.FAILURE,
+    State.QUARANTINED: CaptureDataStatus.FAILURE,
+}
+
+
 class Loader(Protocol):
     """Makes a session from a url: verified, opened, warmed up."""
 
-    def load(self, url: str) -> Session:
-        """Return the open session.
+    def load(self, url: str) -> tuple[Session, PackageIdentity]:
+        """Return the open session and which package it came from.
 
         Raises a `PackageRefused`, `PackageNotFound`, a `ResourcesExhausted` or `UrlInvalid`.
         """
@@ -30,9 +53,11 @@ class Loader(Protocol):
 class AgentService:
     """What the agent does for applications. Every method may be called from any number of threads at once."""
 
-    def __init__(self, *, registry: Registry, loader: Loader) -> None:
+    def __init__(self, *, registry: Registry, loader: Loader, recorder: Recorder, spool: Spool) -> None:
         self._registry = registry
         self._loader = loader
+        self._recorder = recorder
+        self._spool = spool
 
     def load_model(self, url: str, name: str) -> ModelDescription:
         """Verify the package at a url and publish its model under a name."""
@@ -40,9 +65,9 @@ class AgentService:
         started = time.monotonic()
         try:
             with self._registry.reserve(name):
-                session = self._loader.load(url)
+                session, package = self._loader.load(url)
                 description = ModelDescription(name, url, tuple(session.inputs), tuple(session.outputs))
-                self._registry.publish(LoadedModel(description, session))
+                self._registry.publish(LoadedModel(description, package, session))
         except AgentError as error:
             log.warning(
                 "model_load_refused",
@@ -78,10 +103,11 @@ class AgentService:
             for metadata, array in zip(model.description.outputs, arrays, strict=True)
         ]
 
-    def capture_data(self) -> None:
-        """Refuse: this build does not capture."""
-        raise CaptureNotOffered("this build of the agent does not capture data")
+    def capture_data(self, request: CaptureRequest) -> None:
+        """Keep the tensors of an inference; they are durable, as configured, when this returns."""
+        self._recorder.record(request, self._registry.package_of(request.model))
 
-    def capture_data_status(self) -> None:
-        """Refuse: this build does not capture."""
-        raise CaptureNotOffered("this build of the agent does not capture data")
+    def capture_data_status(self, capture_id: str) -> CaptureDataStatus:
+        """Tell what became of a capture."""
+        state = self._spool.state_of(capture_id)
+        return CaptureDataStatus.NOT_FOUND if state is None else _STATUS[state]

@@ -42,7 +42,11 @@ def test_every_error_that_a_call_can_raise_has_a_status(reason: str, error: type
         (errors.ModelUnreadable, StatusCode.FAILED_PRECONDITION),
         (errors.Unexpected, StatusCode.INTERNAL),
         (errors.ModelRunFailed, StatusCode.INTERNAL),
-        (errors.CaptureNotOffered, StatusCode.UNIMPLEMENTED),
+        (errors.TimestampInFuture, StatusCode.OUT_OF_RANGE),
+        (errors.CaptureIdTaken, StatusCode.ALREADY_EXISTS),
+        (errors.CaptureBufferFull, StatusCode.RESOURCE_EXHAUSTED),
+        (errors.CaptureDestinationUnusable, StatusCode.FAILED_PRECONDITION),
+        (errors.MethodUnknown, StatusCode.UNIMPLEMENTED),
     ],
 )
 def test_the_status_is_the_one_that_old_clients_know(error: type[errors.AgentError], code: StatusCode) -> None:

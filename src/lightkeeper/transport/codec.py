@@ -10,12 +10,13 @@ name comes back as it went.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TypeVar, cast
 
 from google.protobuf.message import DecodeError, Message
 
-from lightkeeper.errors import MessageMalformed, TensorDataMissing, TensorTypeMismatch
+from lightkeeper.capture.recorder import AuxiliaryData, CaptureRequest
+from lightkeeper.errors import AuxiliaryDataInvalid, MessageMalformed, TensorDataMissing, TensorTypeMismatch
 from lightkeeper.model import ModelDescription
 from lightkeeper.tensor import DataType, Tensor, TensorMetadata
 from lightkeeper.transport import agent_pb2 as wire
@@ -56,6 +57,29 @@ def tensor_from_wire(message: wire.Tensor, position: int, attachments: Attachmen
         f"tensor {name or f'at position {position}'} has neither byte_data nor a shared_memory_handle",
         tensor=name,
         position=position,
+    )
+
+
+def capture_from_wire(message: wire.CaptureDataRequest, attachments: Attachments) -> CaptureRequest:
+    """Return what an application asks to keep."""
+
+    def tensors(messages: Iterable[wire.Tensor]) -> list[Tensor]:
+        return [tensor_from_wire(item, position, attachments) for position, item in enumerate(messages)]
+
+    def auxiliary(messages: Iterable[wire.AuxilaryData]) -> list[AuxiliaryData]:
+        return [_auxiliary_from_wire(item, position, attachments) for position, item in enumerate(messages)]
+
+    time = None
+    if message.HasField("inference_timestamp"):
+        time = (message.inference_timestamp.seconds, message.inference_timestamp.nanos)
+    return CaptureRequest(
+        message.model_name,
+        message.capture_id,
+        time,
+        tensors(message.input_tensors),
+        tensors(message.output_tensors),
+        auxiliary(message.inputs),
+        auxiliary(message.outputs),
     )
 
 
@@ -102,6 +126,20 @@ def name_from_wire(name: bytes) -> str:
 def name_to_wire(name: str) -> bytes:
     """Return a tensor's name as the bytes it came as."""
     return name.encode("utf-8", "surrogateescape")
+
+
+def _auxiliary_from_wire(message: wire.AuxilaryData, position: int, attachments: Attachments) -> AuxiliaryData:
+    source = message.WhichOneof("data")
+    if source == "byte_data":
+        return AuxiliaryData(message.name, message.byte_data)
+    if source == "shared_memory_handle":
+        handle = message.shared_memory_handle
+        return AuxiliaryData(message.name, attachments.view(handle.segment_id, handle.offset, handle.size))
+    raise AuxiliaryDataInvalid(
+        f"auxiliary data {message.name or f'at position {position}'} have neither byte_data nor a shared_memory_handle",
+        name=message.name,
+        position=position,
+    )
 
 
 def _metadata_from_wire(message: wire.TensorMetadata) -> TensorMetadata:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import cast
 
 from lightkeeper.service import AgentService
 from lightkeeper.transport import agent_pb2 as wire
@@ -89,12 +90,14 @@ class Servicer:
         codec.model_to_wire(self._service.describe_model(name), response.model)
         return response.SerializeToString()
 
-    def _capture_data(self, body: bytes, _caller: Caller) -> bytes:
-        codec.parse(wire.CaptureDataRequest, body)
-        self._service.capture_data()
+    def _capture_data(self, body: bytes, caller: Caller) -> bytes:
+        request = codec.parse(wire.CaptureDataRequest, body)
+        with Attachments(caller.uid) as attachments:
+            self._service.capture_data(codec.capture_from_wire(request, attachments))
         return wire.CaptureDataResponse().SerializeToString()
 
     def _capture_data_status(self, body: bytes, _caller: Caller) -> bytes:
-        codec.parse(wire.GetCaptureDataStatusRequest, body)
-        self._service.capture_data_status()
-        return wire.GetCaptureDataStatusResponse().SerializeToString()
+        capture_id = codec.parse(wire.GetCaptureDataStatusRequest, body).capture_id
+        response = wire.GetCaptureDataStatusResponse()
+        response.status = cast("wire.CaptureDataStatus", self._service.capture_data_status(capture_id))
+        return response.SerializeToString()
