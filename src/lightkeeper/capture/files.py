@@ -12,6 +12,8 @@ from typing import Protocol
 
 PRIVATE_FILE = 0o600
 PRIVATE_FOLDER = 0o700
+SHARED_FILE = 0o644
+SHARED_FOLDER = 0o755
 
 
 class Files(Protocol):
@@ -19,6 +21,9 @@ class Files(Protocol):
 
     def write(self, path: Path, data: Iterable[bytes | memoryview], *, mode: int = PRIVATE_FILE) -> None:
         """Write a new file and sync its content; its name is durable after `sync_folder`."""
+
+    def make_folder(self, path: Path, *, mode: int = PRIVATE_FOLDER) -> None:
+        """Make a folder, and those it lies in, where they are missing; the names of new ones are durable."""
 
     def rename(self, source: Path, target: Path) -> None:
         """Give a file another name in the same file system, replacing what had it."""
@@ -54,6 +59,14 @@ class RealFiles:
                 os.fdatasync(descriptor)
         finally:
             os.close(descriptor)
+
+    def make_folder(self, path: Path, *, mode: int = PRIVATE_FOLDER) -> None:
+        """See `Files.make_folder`."""
+        if path.is_dir():
+            return
+        self.make_folder(path.parent, mode=mode)
+        path.mkdir(mode, exist_ok=True)
+        self.sync_folder(path.parent)
 
     def rename(self, source: Path, target: Path) -> None:
         """See `Files.rename`."""

@@ -31,7 +31,7 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Any, TypeVar
 
-from lightkeeper.capture.files import PRIVATE_FOLDER, Files
+from lightkeeper.capture.files import PRIVATE_FOLDER, SHARED_FILE, Files
 from lightkeeper.capture.journal import Durability, Journal
 from lightkeeper.capture.record import Stored
 from lightkeeper.errors import AgentError, CaptureBufferFull, CaptureIdTaken, SpoolBroken, SpoolDiskFull, SpoolFull
@@ -263,7 +263,7 @@ class Spool:
                 for position, data in stored.large:
                     path = self.payloads / f"{token}-{position}"
                     written.append((position, path, len(data)))
-                    self._files.write(path, [data])
+                    self._files.write(path, [data], mode=SHARED_FILE)  # the disk sink links it; the folder is private
                 self._files.sync_folder(self.payloads)
         except AgentError:
             with _translated(self.payloads):
@@ -355,10 +355,11 @@ class Spool:
 
     # --- delivering --------------------------------------------------------------------------------------------------
 
-    def next_batch(self) -> Batch | None:
-        """Return the oldest batch that waits."""
+    def next_batch(self, *, after: int = 0) -> Batch | None:
+        """Return the oldest batch that waits, of those with a higher `seq` than `after`."""
         rows = self.journal.read(
-            "SELECT seq, name, root, closed_ms, captures FROM batches WHERE state = 1 ORDER BY seq LIMIT 1"
+            "SELECT seq, name, root, closed_ms, captures FROM batches WHERE state = 1 AND seq > ? ORDER BY seq LIMIT 1",
+            after,
         )
         return Batch(*rows[0]) if rows else None
 
@@ -447,6 +448,16 @@ class Spool:
         """Return where a capture stands, or None for an id that the ledger does not know."""
         rows = self.journal.read("SELECT state FROM captures WHERE id = ?", capture_id)
         return State(rows[0][0]) if rows else None
+
+    def open_since_ms(self) -> int | None:
+        """Return when the oldest open capture was accepted, or None where nothing is open."""
+        rows = self.journal.read("SELECT accepted_ms FROM captures WHERE state = 0 ORDER BY seq LIMIT 1")
+        return int(rows[0][0]) if rows else None
+
+    @property
+    def id(self) -> str:
+        """The spool's own name, with which the names of its batches begin."""
+        return self._id
 
     @property
     def held_bytes(self) -> int:
