@@ -422,7 +422,7 @@ class DiskShort(ResourcesExhausted):
     """The disk has too little room to unpack the package."""
 
     reason = "DISK_SHORT"
-    next_step = "free room in the agent's state folder (sagemaker_edge_local_data_root_path)"
+    next_step = "free room in the agent's state folder (sagemaker_edge_local_data_root_path); `verify` uses TMPDIR"
 
 
 class CaptureBufferFull(ResourcesExhausted):

@@ -66,20 +66,26 @@ def test_file_that_does_not_fit_is_refused(tmp_path: Path, content: Any, why: st
 
 
 @pytest.mark.parametrize(
-    ("expected", "given", "relative", "absolute"),
+    ("expected", "fits", "misses", "relative", "absolute"),
     [
-        ([1.0, 2.0], [1.0, 2.0], 0, 0),
-        ([100.0], [100.9], 0.01, 0),
-        ([0.0], [0.001], 0, 0.001),
-        ([math.nan, math.inf, -math.inf], [math.nan, math.inf, -math.inf], 0, 0),
-        ([], [], 0, 0),
-        (5, 5, 0, 0),
-        ([2**62 + 1], [2**62 + 1], 0, 0),
+        ([1.0, 2.0], [1.0, 2.0], [1.0, 2.0000001], 0, 0),
+        ([100.0], [100.9], [101.1], 0.01, 0),
+        ([-100.0], [-99.1], [-98.9], 0.01, 0),
+        ([0.0], [0.001], [0.0011], 0, 0.001),
+        ([10.0], [11.4], [11.6], 0.1, 0.5),
+        ([math.nan, math.inf, -math.inf], [math.nan, math.inf, -math.inf], [math.nan, math.inf, 1e300], 1, 1),
+        ([], [], [1.0], 0, 0),
+        (5, 5, 6, 0, 0),
+        ([2**62 + 1], [2**62 + 1], [2**62], 0, 0),
     ],
 )
-def test_output_within_the_tolerance_fits(expected: Any, given: Any, relative: float, absolute: float) -> None:
-    """An output fits where no element is farther off than the tolerances together (clause 2.7)."""
-    golden.compare(arrays(expected, relative, absolute), {"y": np.asarray(given)})
+def test_output_fits_up_to_the_tolerance(
+    expected: Any, fits: Any, misses: Any, relative: float, absolute: float
+) -> None:
+    """An output fits where no element is farther off than both tolerances together (clause 2.7)."""
+    golden.compare(arrays(expected, relative, absolute), {"y": np.asarray(fits)})
+    with pytest.raises(GoldenMismatch):
+        golden.compare(arrays(expected, relative, absolute), {"y": np.asarray(misses)})
 
 
 @pytest.mark.parametrize(

@@ -209,4 +209,6 @@ def test_agent_version_is_compared_by_numbers(agent: str, minimum: str, runs: bo
 def test_this_host_runs_what_is_built_for_it() -> None:
     """The words for this device are those a target may have (clause 2.5)."""
     host = Host.this()
-    host.check_runs(Target(host.os, host.architecture, "cpu"), "1")
+    target = Target(host.os, host.architecture, "cpu")
+    host.check_runs(target, "1")
+    assert Manifest.parse(replace(MANIFEST, target=target).to_json()).target == target

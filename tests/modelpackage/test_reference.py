@@ -144,6 +144,17 @@ def test_we_accept_shards_that_the_reference_signs(bench: Bench) -> None:
     assert not bench.reference_accepts(folder)  # release 1.1.1 stumbles over its own shard size, which it writes 1000.0
 
 
+def test_we_accept_a_signature_that_allows_links(bench: Bench) -> None:
+    """A signer may have been told to follow links; a package has none, so that says nothing (clause 3.5)."""
+    folder = unsigned(bench.workshop)
+    bench.sign(folder, bench.workshop.leaf, how=hashing.Config().set_allow_symlinks(allow_symlinks=True))
+    assert b"allow_symlinks" in base64.b64decode(
+        json.loads((folder / "model.sig").read_bytes())["dsseEnvelope"]["payload"]
+    )
+    assert bench.reference_accepts(folder)
+    assert bench.we_accept(folder)
+
+
 def test_we_accept_the_root_among_the_reference_s_chain(bench: Bench) -> None:
     """Signers often give the reference their whole chain, root included (clause 4.2)."""
     folder = unsigned(bench.workshop)

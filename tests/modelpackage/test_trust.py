@@ -377,8 +377,8 @@ BUNDLES: dict[str, tuple[Callable[[], bytes], str]] = {
         lambda: restated(lambda s: s["predicate"]["serialization"].update(hash_type="blake3")),
         f"{SERIALIZATION}.hash_type",
     ),
-    "links allowed": (
-        lambda: restated(lambda s: s["predicate"]["serialization"].update(allow_symlinks=True)),
+    "links allowed by a word": (
+        lambda: restated(lambda s: s["predicate"]["serialization"].update(allow_symlinks="no")),
         f"{SERIALIZATION}.allow_symlinks",
     ),
     "shards without size": (

@@ -17,7 +17,6 @@ from lightkeeper.cli import output
 
 if TYPE_CHECKING:
     from lightkeeper.modelpackage.golden import GoldenArrays
-    from lightkeeper.modelpackage.source import Source
     from lightkeeper.runtimes.base import Session
 
 PROGRESS_BYTES = 16 * 1024 * 1024
@@ -97,7 +96,8 @@ def _package(args: argparse.Namespace) -> None:
         golden = _golden(args, session)
     finally:
         session.close()
-    with _progress("packaging", 2 * _size_bytes(found)) as advance:  # each file is read twice: hashed, then packed
+    size_bytes = 2 * sum(file.stat().st_size for file in found.files.values())  # each is hashed, and then packed
+    with _progress("packaging", size_bytes, size_bytes) as advance:
         path = build.build(build.Draft(found, said, golden), signer, args.output, advance)
     if args.json:
         output.document({"package": str(path), "size_bytes": path.stat().st_size, "files": sorted(found.files)})
@@ -131,8 +131,7 @@ def _verify(args: argparse.Namespace) -> None:
     path = local_path(args.package)
     with tempfile.TemporaryDirectory(prefix="lightkeeper-verify-") as folder:
         store = PackageStore(root_certs=args.root_certs, staging=Path(folder), record=TrustRecord(None), host=None)
-        size_bytes = path.stat().st_size if path.is_file() else 0
-        with _progress("verifying", size_bytes) as advance, store.open(args.package, advance) as package:
+        with _progress("verifying", *_sizes_bytes(path)) as advance, store.open(args.package, advance) as package:
             facts = {
                 "name": package.manifest.name,
                 "version": package.manifest.version,
@@ -171,9 +170,9 @@ def _verify(args: argparse.Namespace) -> None:
 
 
 @contextmanager
-def _progress(what: str, total_bytes: int) -> Iterator[Callable[[int], None]]:
+def _progress(what: str, least_bytes: int, total_bytes: int | None) -> Iterator[Callable[[int], None]]:
     """Give a function that counts bytes; on a terminal, and where there are many, it moves a bar on stderr."""
-    if total_bytes < PROGRESS_BYTES or not sys.stderr.isatty():
+    if least_bytes < PROGRESS_BYTES or not sys.stderr.isatty():
         yield lambda _: None
         return
     from rich.console import Console
@@ -185,8 +184,15 @@ def _progress(what: str, total_bytes: int) -> Iterator[Callable[[int], None]]:
         yield lambda size_bytes: bar.advance(task, size_bytes)
 
 
-def _size_bytes(found: Source) -> int:
-    return sum(path.stat().st_size for path in found.files.values())
+def _sizes_bytes(path: Path) -> tuple[int, int | None]:
+    """Return how much there is to verify at least, and in all, which nobody knows of an archive."""
+    try:
+        if path.is_file():
+            return path.stat().st_size, None
+        total_bytes = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    except OSError:  # opening the package says what is wrong with it
+        return 0, None
+    return total_bytes, total_bytes
 
 
 def _tolerance(text: str) -> float:

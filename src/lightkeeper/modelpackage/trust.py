@@ -195,7 +195,7 @@ def verify(
         subject["name"].text()
         predicate = statement["predicate"]
 
-        # 6. It says how the files were read: as whole files or in shards, SHA-256, no links followed (§5.2.2, §6.3).
+        # 6. It says how the files were read: as whole files or in shards, with SHA-256 (§5.2.2, §6.3, §7).
         #    `ignore_paths` is not used: whatever it names must not be there at all, save `model.sig` (step 9).
         shard_bytes = _shard_bytes(predicate["serialization"])
 
@@ -266,8 +266,7 @@ def _hash_of(key: ec.EllipticCurvePublicKey) -> hashes.HashAlgorithm:
 def _shard_bytes(serialization: Node) -> int | None:
     """Return the size of a shard, or None where whole files were signed."""
     serialization["hash_type"].equals(_HASH)
-    if serialization["allow_symlinks"].boolean():
-        raise serialization["allow_symlinks"].wrong("must be false: a package has no links")
+    serialization["allow_symlinks"].boolean()  # of no effect: the copy that is verified has no links
     ignored = serialization.get("ignore_paths")
     if ignored is not None:
         for item in ignored.items():
