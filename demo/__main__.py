@@ -15,7 +15,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.resources import files
@@ -34,7 +34,7 @@ from lightkeeper.errors import AgentError, FileChanged
 from lightkeeper.resources import usable_cpus
 
 if TYPE_CHECKING:
-    from demo.ocr import Line, Stage
+    from demo.ocr import Line, PredictSession, Stage
 
 MARKER = ".made-by-the-demo"
 START_SECONDS = 30
@@ -65,7 +65,7 @@ def main() -> int:
     started = time.monotonic()
     try:
         run(arguments.folder, max(1, arguments.rounds))
-    except (DemoError, AgentError) as error:
+    except (DemoError, AgentError, OSError, subprocess.TimeoutExpired) as error:
         text = error.diagnostics() if isinstance(error, AgentError) else str(error)
         console.print(f"\n[bold red]The demo failed:[/] {escape(text)}")
         return 1
@@ -93,7 +93,7 @@ def run(folder: Path, rounds: int) -> None:
     step("Start the agent on a Unix socket; it trusts that authority alone")
     with agent_running(folder, threads) as agent, Client(str(folder / "agent.sock")) as client:
         step("Load the models: each is verified, opened, and run on a sample whose output must come out as signed")
-        costs = {model: load(client, agent, model, package) for model, package in packages.items()}
+        costs = {model: load(client, agent, model, archive) for model, archive in packages.items()}
         console.print(f"loaded: {', '.join(model.name for model in client.list_models())}")
 
         step(f"Read the text of {page}, every model run by the agent (in front: how sure the recognition is)")
@@ -108,14 +108,7 @@ def run(folder: Path, rounds: int) -> None:
         console.print("[green]The text equals, letter for letter, what the models give in the demo's own process.[/]")
 
         step("What each model cost")
-        table = Table("model", box=box.SIMPLE_HEAD)
-        for heading in ("load s", "agent grew by MB", "calls", "median ms a call"):
-            table.add_column(heading, justify="right")
-        for session in sessions:
-            cost, median = costs[session.model], statistics.median(session.seconds) * 1000
-            grown = f"{cost.memory_bytes / MB:.0f}"
-            table.add_row(session.model, f"{cost.seconds:.2f}", grown, str(len(session.seconds)), f"{median:.1f}")
-        console.print(table)
+        console.print(cost_table(sessions, costs))
         console.print(
             "The first load brings ONNX Runtime into memory too. "
             f"After these calls the agent holds {resident_bytes(agent) / MB:.0f} MB in all."
@@ -191,10 +184,10 @@ def agent_running(folder: Path, threads: int) -> Iterator[psutil.Process]:
         process.wait()
 
 
-def load(client: Client, agent: psutil.Process, model: str, package: Path) -> Cost:
+def load(client: Client, agent: psutil.Process, model: str, archive: Path) -> Cost:
     """Load a model and return what that took."""
     before_bytes, started = resident_bytes(agent), time.perf_counter()
-    client.load_model(str(package.resolve()), model)
+    client.load_model(str(archive.resolve()), model)
     return Cost(time.perf_counter() - started, resident_bytes(agent) - before_bytes)
 
 
@@ -213,10 +206,22 @@ def check_same_text(lines: Sequence[Line], expected: Sequence[Line]) -> None:
         raise DemoError(f"the text differs.\nthrough the agent: {through_agent}\nin this process: {alone}")
 
 
-def load_forgery(client: Client, package: Path, folder: Path) -> str:
+def cost_table(sessions: Sequence[PredictSession], costs: Mapping[str, Cost]) -> Table:
+    """Return what each model's load and calls took, seen from here: a call includes its way over the socket."""
+    table = Table("model", box=box.SIMPLE_HEAD)
+    for heading in ("load s", "agent grew by MB", "calls", "median ms a call"):
+        table.add_column(heading, justify="right")
+    for session in sessions:
+        cost, median_ms = costs[session.model], statistics.median(session.seconds) * 1000
+        grown = f"{cost.memory_bytes / MB:.0f}"
+        table.add_row(session.model, f"{cost.seconds:.2f}", grown, str(len(session.seconds)), f"{median_ms:.1f}")
+    return table
+
+
+def load_forgery(client: Client, archive: Path, folder: Path) -> str:
     """Change one byte of a package's model and return the refusal that loading it meets."""
     forged = folder / "forged"
-    shutil.unpack_archive(package, forged, filter="data")
+    shutil.unpack_archive(archive, forged, filter="data")
     model = next(forged.glob("*.onnx"))
     content = bytearray(model.read_bytes())
     content[len(content) // 2] ^= 1
