@@ -18,6 +18,7 @@ from lightkeeper import errors
 from lightkeeper.modelpackage import authority, build
 from lightkeeper.modelpackage.build import Draft
 from lightkeeper.modelpackage.golden import GoldenArrays
+from lightkeeper.modelpackage.limits import MIB
 from lightkeeper.modelpackage.signature import Signer
 from lightkeeper.modelpackage.source import Source
 from tests.support.certificates import LEAF, make, write_signer
@@ -123,6 +124,26 @@ def test_names_that_clash_are_refused(workshop: Workshop) -> None:
             build.build(
                 Draft(Source("model.onnx", "onnx", files), MANIFEST, GOLDEN), workshop.signer, workshop.folder / "o"
             )
+
+
+def test_weights_of_zeros_make_no_archive_bomb(workshop: Workshop) -> None:
+    """A model that compresses a thousandfold is packed so that a device believes it (clause 1.5)."""
+    source = sources(workshop.folder / "s")
+    with source.main.open("wb") as file:
+        file.truncate(65 * MIB)
+    path = build.build(Draft(source, MANIFEST), workshop.signer, workshop.folder)
+    with workshop.store().open(str(path)) as package:
+        assert package.model.stat().st_size == 65 * MIB
+    assert not list(workshop.folder.glob(".probe*"))
+
+
+def test_names_that_every_device_refuses_are_refused(workshop: Workshop) -> None:
+    """Paths too deep, and too many files, are refused before anything is signed (clause 1.5)."""
+    source = sources(workshop.folder / "s")
+    for names in ({"a/" * 20 + "b"}, {f"f{number}" for number in range(10_000)}):
+        files = {**source.files, **dict.fromkeys(names, source.main)}
+        with pytest.raises(errors.ArchiveTooLarge):
+            build.build(Draft(Source("model.onnx", "onnx", files), MANIFEST), workshop.signer, workshop.folder)
 
 
 def test_output_that_cannot_be_written_is_said(workshop: Workshop) -> None:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import socket
 import stat
+import subprocess
+import sys
 import tarfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -372,3 +375,73 @@ def test_leaf_below_an_intermediate_is_accepted(workshop: Workshop) -> None:
     with workshop.store().open(str(folder)) as package:
         assert package.signer.subject == "CN=deep"
         assert workshop.record.floor == max(NOW.replace(year=2026), LEAF.begin)
+
+
+@pytest.mark.parametrize("what", ["model.onnx", "zoo"], ids=["file", "folder"])
+def test_link_that_is_put_in_place_during_the_copy_is_not_followed(workshop: Workshop, what: str) -> None:
+    """Whoever swaps a file or folder for a link after it was looked at gets nothing copied (clause 5.1)."""
+    folder = workshop.write_folder(workshop.package(files={**FILES, "zoo/labels.txt": b"cat"}))
+    (workshop.folder / "secret").write_bytes(b"secret!!!")
+    (workshop.folder / "secrets").mkdir()
+    (workshop.folder / "secrets" / "labels.txt").write_bytes(b"key")
+    swapped: list[bool] = []
+
+    def swap(_: int) -> None:  # called when the first file, data/weights.bin, has been copied
+        if not swapped:
+            swapped.append(True)
+            (folder / what).rename(workshop.folder / "away")
+            (folder / what).symlink_to(workshop.folder / ("secret" if what == "model.onnx" else "secrets"))
+
+    with pytest.raises(errors.PackageUnreadable), workshop.store().open(str(folder), swap):
+        pass
+    assert swapped
+
+
+def test_copy_of_a_killed_process_is_removed_by_the_next(workshop: Workshop) -> None:
+    """A process that is killed with a package open leaves a copy that only lasts until the next start (clause 5.1)."""
+    folder = workshop.write_folder(workshop.package())
+    workshop.now = datetime.now(UTC)
+    program = (
+        "import sys, time; from pathlib import Path\n"
+        "from lightkeeper.modelpackage.package import PackageStore\n"
+        "from lightkeeper.modelpackage.trustrecord import TrustRecord\n"
+        "package, roots, staging = sys.argv[1:]\n"
+        "store = PackageStore(root_certs=Path(roots), staging=Path(staging), record=TrustRecord(None), host=None)\n"
+        "with store.open(package):\n"
+        "    print('open', flush=True); time.sleep(60)\n"
+    )
+    staging = workshop.folder / "staging"
+    command = [sys.executable, "-c", program, str(folder), str(workshop.roots), str(staging)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "open\n"
+        workshop.store()
+        assert len(list(staging.iterdir())) == 1
+        process.kill()
+        process.wait()
+    assert len(list(staging.iterdir())) == 1
+    workshop.store()
+    assert list(staging.iterdir()) == []
+
+
+def test_threads_open_packages_at_the_same_time(workshop: Workshop) -> None:
+    """One store serves many threads, each with a copy of its own."""
+    path = archive(workshop.folder / "p.tar.gz", workshop.package())
+    store = workshop.store()
+
+    def read(_: int) -> tuple[bytes, Path]:
+        with store.open(str(path)) as package:
+            return package.model.read_bytes(), package.folder
+
+    with ThreadPoolExecutor(8) as pool:
+        results = list(pool.map(read, range(40)))
+    assert {content for content, _ in results} == {FILES["model.onnx"]}
+    assert len({folder for _, folder in results}) == 40
+    assert list((workshop.folder / "staging").iterdir()) == []
+
+
+def test_cryptography_is_not_imported_before_a_package_is_verified(workshop: Workshop) -> None:
+    """An agent without models starts without the cost of certificates."""
+    program = "import sys, lightkeeper.modelpackage.package; print('cryptography' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"

@@ -113,7 +113,7 @@ def _unpack(file: BinaryIO, path: Path, copy: Copy, limits: Limits) -> None:
     copy.expect(packed_bytes)  # the unpacked files will hardly be smaller; how large they are nobody knows yet
     try:
         with gzip.GzipFile(fileobj=file, mode="rb") as unzipped:
-            meter = _Meter(unzipped, file, limits)
+            meter = _Meter(unzipped, packed_bytes, limits)
             meter.allow(limits.header_bytes)
             with tarfile.open(fileobj=meter, mode="r|") as archive:
                 _unpack_members(archive, meter, copy, limits)
@@ -157,9 +157,9 @@ class _Meter(io.RawIOBase):
     tarfile reads the headers of a member into memory, however long they say they are; the allowance bounds that.
     """
 
-    def __init__(self, stream: gzip.GzipFile, packed: BinaryIO, limits: Limits) -> None:
+    def __init__(self, stream: gzip.GzipFile, packed_bytes: int, limits: Limits) -> None:
         self._stream = stream
-        self._packed = packed
+        self._packed_bytes = packed_bytes
         self._limits = limits
         self._unpacked_bytes = 0
         self._allowed_bytes = 0
@@ -172,9 +172,8 @@ class _Meter(io.RawIOBase):
         self._unpacked_bytes += len(data)
         if self._unpacked_bytes > self._allowed_bytes:
             raise too_large("header_bytes", self._limits.header_bytes, self._limits.header_bytes + 1)
-        most = self._limits.ratio * max(self._packed.tell(), 1)
-        if self._unpacked_bytes > max(most, self._limits.ratio_grace_bytes):
-            raise too_large("ratio", self._limits.ratio, self._unpacked_bytes // max(self._packed.tell(), 1))
+        if self._unpacked_bytes > max(self._limits.ratio * self._packed_bytes, self._limits.ratio_grace_bytes):
+            raise too_large("ratio", self._limits.ratio, -(-self._unpacked_bytes // self._packed_bytes))
         return data
 
 

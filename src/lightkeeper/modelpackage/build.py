@@ -13,7 +13,7 @@ import io
 import os
 import tarfile
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,14 +25,18 @@ import numpy.typing as npt
 from lightkeeper.errors import OutputExists, OutputUnwritable, SourceUnusable
 from lightkeeper.modelpackage import manifest, signature
 from lightkeeper.modelpackage.golden import GoldenArrays
+from lightkeeper.modelpackage.limits import Limits
 from lightkeeper.modelpackage.manifest import Golden, GoldenTensor, Manifest
 from lightkeeper.modelpackage.member import Names
 from lightkeeper.modelpackage.signature import Signer
 from lightkeeper.modelpackage.source import Source
+from lightkeeper.modelpackage.staging import check_name, too_large
 
 ENDING = ".tar.gz"
 CHUNK_BYTES = 1024 * 1024
-COMPRESSION_LEVEL = 6
+COMPRESSION_LEVEL, NO_COMPRESSION = 6, 0
+LIMITS = Limits()
+"""Those of a device as it comes."""
 _GOLDEN_FOLDER = "golden"
 _MODE = 0o644
 
@@ -56,8 +60,8 @@ class Draft:
 def build(draft: Draft, signer: Signer, folder: Path, advance: Callable[[int], None] = lambda _: None) -> Path:
     """Write the signed package of a draft into a folder, and return its path.
 
-    `advance` is told of the bytes read of the model's files, each of which is read twice: hashed, then packed. Raises
-    `OutputExists`, `OutputUnwritable` or `SourceUnusable`.
+    `advance` is told of the bytes read of the model's files, each of which is read twice or more: hashed, then packed.
+    Raises `OutputExists`, `OutputUnwritable`, `SourceUnusable`, or what a device would refuse a name with.
     """
     said, files = draft.manifest, draft.source.files
     path = output_path(folder, said.name, said.version)
@@ -65,27 +69,49 @@ def build(draft: Draft, signer: Signer, folder: Path, advance: Callable[[int], N
     if draft.golden is not None:
         said = replace(said, golden=_keep(draft.golden, kept))
     kept[manifest.FILE_NAME] = said.to_json()
-    names = Names()
-    for name in (*files, *kept):
-        clash = names.claim(name)
-        if clash is not None:
-            raise SourceUnusable(f"{name!r} {clash}", file=name)
+    _check_names((*files, *kept))
     digests = {name: hashlib.sha256(data).hexdigest() for name, data in kept.items()}
     digests |= {name: _sha256(file, advance) for name, file in files.items()}
     kept[signature.FILE_NAME] = signer.bundle(f"{said.name}-{said.version}", digests)
     # The two files that say what this is come first, so that a reader of the stream has them early.
     first = (manifest.FILE_NAME, signature.FILE_NAME)
-    with (
-        _written_whole(path) as file,
-        gzip.GzipFile("", "wb", COMPRESSION_LEVEL, file, mtime=0) as zipped,
-        tarfile.open(fileobj=zipped, mode="w", format=tarfile.PAX_FORMAT) as archive,
-    ):
-        for name in (*first, *sorted((kept.keys() | files.keys()) - {*first})):
-            if name in kept:
-                _add(archive, name, io.BytesIO(kept[name]), len(kept[name]))
-            else:
-                _add_signed(archive, name, files[name], digests[name], advance)
+
+    def write(level: int) -> None:
+        with _written_whole(path) as file:
+            with (
+                gzip.GzipFile("", "wb", level, file, mtime=0) as zipped,
+                tarfile.open(fileobj=zipped, mode="w", format=tarfile.PAX_FORMAT) as archive,
+            ):
+                for name in (*first, *sorted((kept.keys() | files.keys()) - {*first})):
+                    if name in kept:
+                        _add(archive, name, io.BytesIO(kept[name]), len(kept[name]))
+                    else:
+                        _add_signed(archive, name, files[name], digests[name], advance)
+                unpacked_bytes = archive.offset + 2 * tarfile.RECORDSIZE  # the end and its padding
+            if level and unpacked_bytes > max(LIMITS.ratio * file.tell(), LIMITS.ratio_grace_bytes):
+                raise _TooDense
+
+    try:
+        write(COMPRESSION_LEVEL)
+    except _TooDense:
+        write(NO_COMPRESSION)  # a device would take it for an archive bomb
     return path
+
+
+class _TooDense(Exception):  # noqa: N818  # a signal, not an error
+    """The compression is so good that a device would not believe it."""
+
+
+def _check_names(names: Iterable[str]) -> None:
+    """Refuse what every device would refuse."""
+    claimed = Names()
+    for count, name in enumerate(names, 1):
+        check_name(name, LIMITS)
+        clash = claimed.claim(name)
+        if clash is not None:
+            raise SourceUnusable(f"{name!r} {clash}", file=name)
+        if count >= LIMITS.members:  # the signature is a member too
+            raise too_large("members", LIMITS.members, count + 1)
 
 
 def _keep(golden: GoldenArrays, kept: dict[str, bytes]) -> Golden:

@@ -20,7 +20,7 @@ class Limits:
     members: int = 10_000
     """Files, folders and whatever else an archive lists."""
     ratio: int = 200
-    """Unpacked bytes for each packed byte, judged once `ratio_grace_bytes` are unpacked."""
+    """Unpacked bytes for each byte of the archive, judged once `ratio_grace_bytes` are unpacked."""
     ratio_grace_bytes: int = 64 * MIB
     """Below this, a high ratio harms nobody."""
     depth: int = 16
