@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from lightkeeper.config import Config, Destination, Provider, Report, check, load
 from lightkeeper.config.check import OLDER_NAMES, default_state_path, examine
 from lightkeeper.config.model import every_key
+from lightkeeper.config.rules import CaptureRule
 from lightkeeper.config.values import Durability, WhenFull
 from lightkeeper.errors import ConfigInvalid, ConfigUnreadable
 
@@ -62,6 +63,7 @@ EVERY_KEY = {
     "lightkeeper_s3_endpoint": "http://127.0.0.1:8333",
     "lightkeeper_upload_bytes_per_second": 100_000,
     "lightkeeper_upload_bytes_per_day": 10_000_000,
+    "lightkeeper_capture_rules": '[{"name": "few", "model": "*", "every": "100"}]',
     "sagemaker_edge_local_data_root_path": "/data/state",
     "sagemaker_edge_model_deployment_poll_interval": 60,
     "sagemaker_edge_deployment_lib_path": "/opt/libdeployment.so",
@@ -143,6 +145,7 @@ def test_every_key_is_read_into_its_field() -> None:
         "s3_endpoint": "http://127.0.0.1:8333",
         "upload_bytes_per_second": 100_000,
         "upload_bytes_per_day": 10_000_000,
+        "capture_rules": (CaptureRule("few", "*", every=100),),
         "deployment_poll_interval_minutes": 60,
         "deployment_library": "/opt/libdeployment.so",
         "state_library": "/opt/libdb.so",

@@ -118,7 +118,7 @@ def store(capture: Capture, *, embed_limit_bytes: int) -> Stored:
     inline: list[bytes | memoryview] = []
     large: list[tuple[int, bytes | memoryview]] = []
     for position, payload in enumerate(capture.payloads):
-        data = _flat(payload.data)
+        data = flat(payload.data)
         entry: dict[str, Any] = {
             "part": payload.part.name,
             "name": payload.name,
@@ -225,7 +225,7 @@ def _named(name: str) -> dict[str, Any]:
     return {"name": name}
 
 
-def _flat(data: bytes | memoryview) -> bytes | memoryview:
+def flat(data: bytes | memoryview) -> bytes | memoryview:
     """Return the bytes of a buffer in C order, without a copy where they lie so."""
     if isinstance(data, bytes):
         return data

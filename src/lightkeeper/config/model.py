@@ -16,6 +16,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError, ValidationInfo, field_validator
 
 from lightkeeper.config import values
+from lightkeeper.config.rules import CAPTURE_RULES, CaptureRule
 from lightkeeper.config.values import (
     INT32_MAX,
     Destination,
@@ -214,6 +215,12 @@ class Config(BaseModel):
     )
     upload_bytes_per_day: Annotated[int, PlainValidator(whole_number(0, 1024 * GIB))] = key(
         "lightkeeper_upload_bytes_per_day", "the most that is uploaded in a day, UTC; 0 stands for no limit", default=0
+    )
+    capture_rules: Annotated[tuple[CaptureRule, ...], PlainValidator(CAPTURE_RULES)] = key(
+        "lightkeeper_capture_rules",
+        "which inferences the device captures by itself around Predict (docs/captures.md tells how)",
+        default="",
+        shown="none",
     )
 
     # deployments and the old agent's plug-ins
