@@ -16,6 +16,7 @@ exit codes, and `docs/errors.md` is generated from it.
     |-- AlreadyExists
     |-- ResourcesExhausted      not enough of something right now; a later try may pass
     |-- DestinationUnusable     captures cannot go where the configuration sends them
+    |   `-- DeliveryFailed      ... right now; they wait in the spool meanwhile
     |-- PackageRefused          the package can't be trusted or can't run here
     |   |-- SignatureRefused    ... because of its signature or certificates
     |   |-- ContentRefused      ... because its files are not what was signed
@@ -458,6 +459,106 @@ class CaptureDestinationUnusable(DestinationUnusable):
 
     reason = "CAPTURE_DESTINATION_UNUSABLE"
     next_step = "run `lightkeeper config check FILE` and see to the capture keys"
+
+
+class DeliveryFailed(DestinationUnusable):
+    """A batch of captures did not arrive; it waits in the spool, and `capture/retry.py` says what happens next."""
+
+
+class DestinationUnreachable(DeliveryFailed):
+    """The network does not get through to the destination, or was cut."""
+
+    reason = "DESTINATION_UNREACHABLE"
+    next_step = "check the device's network and lightkeeper_s3_endpoint; captures wait meanwhile"
+
+
+class DestinationBusy(DeliveryFailed):
+    """The destination answers that it cannot take the data just now."""
+
+    reason = "DESTINATION_BUSY"
+    next_step = "nothing, unless it lasts: the agent tries again"
+
+
+class DestinationDenied(DeliveryFailed):
+    """The destination does not accept the device's credentials, or there are none."""
+
+    reason = "DESTINATION_DENIED"
+    next_step = "check the device's credentials, and that they may put objects into the bucket"
+
+
+class DestinationMissing(DeliveryFailed):
+    """The bucket, the folder or the mounted disk is not there."""
+
+    reason = "DESTINATION_MISSING"
+    next_step = "make the bucket, or mount the disk again; captures wait meanwhile"
+
+
+class DestinationFull(DeliveryFailed):
+    """The destination's disk is full."""
+
+    reason = "DESTINATION_FULL"
+    next_step = "free room under sagemaker_edge_core_capture_data_disk_path"
+
+
+class DestinationFaulty(DeliveryFailed):
+    """The destination's file system refuses: an I/O error, read-only, no permission."""
+
+    reason = "DESTINATION_FAULTY"
+    next_step = "check the disk and who may write under sagemaker_edge_core_capture_data_disk_path"
+
+
+class DestinationRefusing(DeliveryFailed):
+    """The destination refuses a request, and it is not plain whether any other would pass."""
+
+    reason = "DESTINATION_REFUSING"
+    next_step = "check bucket, region and lightkeeper_s3_endpoint against the cause in the facts"
+
+
+class ClockWrong(DeliveryFailed):
+    """The destination finds the device's clock too far from its own."""
+
+    reason = "CLOCK_WRONG"
+    next_step = "set the device's clock; captures wait meanwhile"
+
+
+class UploadBudgetSpent(DeliveryFailed):
+    """As many bytes were uploaded today as may be."""
+
+    reason = "UPLOAD_BUDGET_SPENT"
+    next_step = "nothing: it goes on at midnight UTC; lightkeeper_upload_bytes_per_day sets how much a day takes"
+
+    def __init__(self, message: str, *, wait_seconds: float, **facts: object) -> None:
+        """Keep how long it is until there is a new budget."""
+        super().__init__(message, wait_seconds=round(wait_seconds), **facts)
+        self.wait_seconds = wait_seconds
+
+
+class DeliveryInterrupted(DeliveryFailed):
+    """The agent stops while a batch is under way; it is delivered after the next start."""
+
+    reason = "DELIVERY_INTERRUPTED"
+    next_step = "nothing: the batch waits in the spool"
+
+
+class ObjectRefused(DeliveryFailed):
+    """The destination will never take this object, such as one larger than it allows."""
+
+    reason = "OBJECT_REFUSED"
+    next_step = "look into the spool's quarantine folder: the batch lies there with its cause"
+
+
+class PayloadLost(DeliveryFailed):
+    """A capture's payload can no longer be read from the spool."""
+
+    reason = "PAYLOAD_LOST"
+    next_step = "check the disk of the spool; what is left of the batch lies in the spool's quarantine folder"
+
+
+class RecordDamaged(DeliveryFailed):
+    """A capture's record in the spool is not what was written."""
+
+    reason = "RECORD_DAMAGED"
+    next_step = "check the disk of the spool; the record lies as it is in the spool's quarantine folder"
 
 
 # --- packages --------------------------------------------------------------------------------------------------------
