@@ -44,6 +44,7 @@ class Settings:
     spin_microseconds: int = 0  # 0: ONNX Runtime's own
     stop_spinning_after_run: bool = False
     arena: bool = True
+    memory_pattern: bool = True
     arena_for_weights: bool = True
     prepacking: bool = True
     shrink: bool = False
@@ -62,6 +63,7 @@ class Settings:
         options.inter_op_num_threads = 1
         options.use_per_session_threads = not self.shared_pool
         options.enable_cpu_mem_arena = self.arena
+        options.enable_mem_pattern = self.memory_pattern
         options.add_session_config_entry("session.intra_op.allow_spinning", str(int(self.spinning)))
         options.add_session_config_entry("session.force_spinning_stop", str(int(self.stop_spinning_after_run)))
         if self.spin_microseconds:
@@ -350,6 +352,7 @@ TABLES: dict[str, list[Settings]] = {
         Settings(spin_microseconds=50),
         Settings(spin_microseconds=50, shrink=True),
         Settings(spin_microseconds=50, arena=False),
+        Settings(spin_microseconds=50, memory_pattern=False),
     ],
     "many": [Settings(), Settings(shared_pool=True), Settings(shared_pool=True, arena=False)],
     "memory": [Settings(), Settings(arena_for_weights=False), Settings(shrink=True), Settings(arena=False)],

@@ -21,6 +21,7 @@ settings.register_profile("project", deadline=None)  # machines are noisy: a pro
 settings.load_profile("project")
 
 PackageFactory = Callable[..., Path]
+Stubs = tuple[ModuleType, ModuleType]
 HERE = Path(__file__).parent
 
 
@@ -73,7 +74,7 @@ def doubled_package(make_package: PackageFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def stubs(tmp_path_factory: pytest.TempPathFactory) -> tuple[ModuleType, ModuleType]:
+def stubs(tmp_path_factory: pytest.TempPathFactory) -> Stubs:
     """Messages and stubs generated from the proto of an application of 2021, by protoc and grpc's own plug-in."""
     folder = tmp_path_factory.mktemp("stubs")
     arguments = [f"--proto_path={HERE / 'wire'}", f"--python_out={folder}", f"--grpc_python_out={folder}"]

@@ -94,6 +94,8 @@ class Agent:
             )
             spool = self._open_spool(state.path)
             stack.callback(spool.close)
+            if not any(config.root_certs_path.glob("*.pem")):
+                log.warning("root_certificates_missing", extra={"folder": str(config.root_certs_path)})
             recorder = Recorder(
                 spool, embed_limit_bytes=config.base64_embed_limit_bytes, destination_fault=self._destination_fault
             )

@@ -43,6 +43,8 @@ class AgentProcess:
             "sagemaker_edge_local_data_root_path": str(folder / "state"),
         }
         self.config.write_text(json.dumps(keys | dict(settings or {})))
+        self.log_file.touch()
+        self._earlier_starts = len(self.events("agent_started"))
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
                 [*program, "-a", str(self.socket), "-c", str(self.config), *flags],
@@ -57,9 +59,9 @@ class AgentProcess:
         return f"unix:{self.socket}"
 
     def wait_until_started(self) -> AgentProcess:
-        """Wait for the line that says that the agent serves."""
+        """Wait for the line that says that the agent serves; those of earlier agents do not count."""
         deadline = time.monotonic() + START_SECONDS
-        while not self.events("agent_started"):
+        while len(self.events("agent_started")) <= self._earlier_starts:
             if self.process.poll() is not None or time.monotonic() > deadline:
                 self.process.kill()
                 raise AssertionError(f"the agent did not start:\n{self.log_file.read_text()}")

@@ -255,7 +255,7 @@ class Config(BaseModel):
         "lightkeeper_threads", "threads that run models; 0 stands for as many as the process may use", default=0
     )
     max_message_bytes: Annotated[int, PlainValidator(whole_number(MIB, 2 * GIB - 1))] = key(
-        "lightkeeper_max_message_bytes", "the largest request or answer, in bytes", default=64 * MIB
+        "lightkeeper_max_message_bytes", "the largest request, in bytes", default=64 * MIB
     )
     grace_seconds: Annotated[int, PlainValidator(whole_number(0, 3600))] = key(
         "lightkeeper_grace_seconds", "how long a stopping agent waits for the calls in flight", default=20
