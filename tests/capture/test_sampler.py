@@ -58,7 +58,7 @@ def test_a_rule_is_about_the_alias_the_package_or_every_model() -> None:
     sampler = Sampler(rules)
     assert chosen(sampler, 1, alias="a", package="b") == ["alias"]
     assert chosen(sampler, 1, alias="x", package="b") == ["package"]
-    assert chosen(sampler, 2, alias="b", package="a") == ["package", "package"]
+    assert chosen(sampler, 2, alias="b", package="a") == ["alias", "alias"]
     assert chosen(sampler, 2, alias="x", package="y") == [None, "any"]
 
 
@@ -88,6 +88,8 @@ def test_a_share_is_drawn_for_each_inference() -> None:
         (Band("score", Measure.MAX, 0.4, 0.6), (0.1, 0.5), True),
         (Band("score", Measure.MAX, 0.4, 0.6), (0.5, 0.9), False),
         (Band("score", Measure.MIN, 0.4, 0.6), (0.5, 0.9), True),
+        (Band("score", Measure.MAX, 0.4, 0.6), (0.6,), True),
+        (Band("score", Measure.MAX, 0.4, 1e300), (0.6,), True),
         (Band("score", 1, 0.5, 0.75), (9, 0.5), True),
         (Band("score", 1, 0.5, 0.75), (0.5, 0.875), False),
         (Band("", 0, 0.5, 0.75), (0.75,), True),
@@ -103,7 +105,7 @@ def test_a_share_is_drawn_for_each_inference() -> None:
     ],
 )
 def test_a_band_holds_the_values_between_its_ends(band: Band, values: tuple[float, ...], expected: object) -> None:
-    """Both ends count, and what is no number lies in none (clause 4.4)."""
+    """Both ends count, in the output's own type, and what is no number lies in none (clause 4.4)."""
     assert in_band(band, *values) is expected
 
 
@@ -132,7 +134,7 @@ def test_a_band_that_can_never_hold_is_said_once_and_chooses_nothing(
 def test_a_band_never_fails_on_values(values: list[float], measure: Measure, one: float, two: float) -> None:
     """Infinities and numbers that are none are values too, and raise no warning."""
     low, high = sorted((one, two))
-    expected = [low <= value <= high for value in values]
+    expected = [np.float32(low) <= np.float32(value) <= np.float32(high) for value in values]
     found = in_band(Band("score", measure, low, high), *values)
     assert found is any(expected) if measure is Measure.ANY else found in {True, False}
 

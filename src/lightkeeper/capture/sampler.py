@@ -72,14 +72,15 @@ class Sampler:
         for rule, limits in self._rules:
             if rule.model not in {ANY_MODEL, alias, package}:
                 continue
-            place = _place(rule.band, outputs)
+            place = 0 if rule.band is None else _place(rule.band, outputs)
             if place is None:
                 log.warning(
                     "capture_rule_without_output",
                     extra={"rule": rule.name, "model": alias, "outputs": [output.name for output in outputs]},
                 )
                 continue
-            tests.append(_Test(rule, limits, place, self._draw))
+            look = None if rule.band is None else _Look(rule.band, place, outputs[place].data_type.dtype)
+            tests.append(_Test(rule, limits, look, self._draw))
         if len(self._of_model) >= MAX_MODELS_REMEMBERED:
             self._of_model.clear()
         return self._of_model.setdefault((alias, package), tuple(tests))
@@ -88,24 +89,53 @@ class Sampler:
 class _Test:
     """One rule about one model."""
 
-    __slots__ = ("_draw", "_limits", "_place", "_seen", "rule")
+    __slots__ = ("_draw", "_limits", "_look", "_seen", "rule")
 
-    def __init__(self, rule: CaptureRule, limits: _Limits, place: int, draw: Callable[[], float]) -> None:
+    def __init__(self, rule: CaptureRule, limits: _Limits, look: _Look | None, draw: Callable[[], float]) -> None:
         self.rule = rule
         self._limits = limits
-        self._place = place
+        self._look = look
         self._draw = draw
         self._seen = count(1)  # counts in one step, which no other thread can come into
 
     def chooses(self, arrays: Sequence[Array]) -> bool:
+        """Whether the rule chooses this inference."""
         rule = self.rule
         if rule.every is not None:
             fits = next(self._seen) % rule.every == 0
         elif rule.share is not None:
             fits = self._draw() < rule.share
         else:
-            fits = rule.band is not None and _holds(rule.band, arrays[self._place])
+            fits = self._look is not None and self._look.holds(arrays)
         return fits and self._limits.admit()
+
+
+class _Look:
+    """A look at one output: whether the value that a band is about lies in it."""
+
+    __slots__ = ("_high", "_index", "_low", "_place")
+
+    def __init__(self, band: Band, place: int, dtype: np.dtype[np.generic]) -> None:
+        self._place = place
+        self._index = band.index
+        # In the output's own type, so that a value of 0.6 is not above an end of 0.6.
+        with np.errstate(over="ignore"):
+            rounded = dtype.type if dtype.kind == "f" else float
+            self._low, self._high = rounded(band.low), rounded(band.high)
+
+    def holds(self, arrays: Sequence[Array]) -> bool:
+        """Whether the value lies in the band; an array that has no such value has none that does."""
+        values, index, low, high = arrays[self._place].reshape(-1), self._index, self._low, self._high
+        if index is Measure.ANY:
+            return bool(((values >= low) & (values <= high)).any())
+        if isinstance(index, int):
+            return index < values.size and bool(low <= values[index] <= high)
+        if values.size < (2 if index is Measure.MARGIN else 1):
+            return False
+        if index is Measure.MARGIN:
+            second, largest = np.partition(values, -2)[-2:].tolist()
+            return bool(float(low) <= largest - second <= float(high))
+        return bool(low <= (values.max() if index is Measure.MAX else values.min()) <= high)
 
 
 class _Limits:
@@ -137,32 +167,11 @@ class _Limits:
             return True
 
 
-def _place(band: Band | None, outputs: Sequence[TensorMetadata]) -> int | None:
+def _place(band: Band, outputs: Sequence[TensorMetadata]) -> int | None:
     """Return which output a band is about, or None where the model has no such output or element."""
-    if band is None:
-        return 0
     for position, output in enumerate(outputs):
         if band.output in {"", output.name}:
             size = None if DYNAMIC in output.shape else prod(output.shape)
             beyond = isinstance(band.index, int) and size is not None and band.index >= size
             return None if beyond else position
     return None
-
-
-def _holds(band: Band, array: Array) -> bool:
-    """Whether the value that the band is about lies in it; an array without such a value has none that does."""
-    values = array.reshape(-1)
-    if band.index is Measure.ANY:
-        return bool(((values >= band.low) & (values <= band.high)).any())
-    if isinstance(band.index, int):
-        return band.index < values.size and bool(band.low <= values[band.index] <= band.high)
-    if values.size < (2 if band.index is Measure.MARGIN else 1):
-        return False
-    if band.index is Measure.MAX:
-        value = values.max()
-    elif band.index is Measure.MIN:
-        value = values.min()
-    else:
-        second, largest = np.partition(values, -2)[-2:]
-        value = float(largest) - float(second)
-    return bool(band.low <= value <= band.high)
