@@ -19,10 +19,10 @@ from collections.abc import Callable
 from functools import partial
 from math import inf
 
-from lightkeeper.capture.quarantine import QuarantineFolder
 from lightkeeper.capture.retry import SLOW, Quarantine, Retry, decide, is_suspect
 from lightkeeper.capture.sink import Sink
 from lightkeeper.capture.spool import Batch, Spool, State
+from lightkeeper.capture.undelivered import Undelivered
 from lightkeeper.errors import AgentError, DeliveryInterrupted, Unexpected
 
 log = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ class Delivery:
         spool: Spool,
         sink: Sink,
         *,
-        quarantine: QuarantineFolder,
+        undelivered: Undelivered,
         push_period_seconds: float,
         stopping: threading.Event,
         now_ns: Callable[[], int] = time.time_ns,
@@ -47,7 +47,7 @@ class Delivery:
         self.counts: Counter[str] = Counter(delivered=0, failed=0, quarantined=0)
         self._spool = spool
         self._sink = sink
-        self._quarantine = quarantine
+        self._undelivered = undelivered
         self._push_period_seconds = push_period_seconds
         self._stopping = stopping
         self._now_ns = now_ns
@@ -207,7 +207,7 @@ class Delivery:
     def _set_aside(self, batch: Batch, fault: AgentError) -> None:
         """Quarantine a batch."""
         captures = self._spool.captures_of(batch)
-        cause = self._quarantine.keep(batch, captures, fault, now_ns=self._now_ns())
+        cause = self._undelivered.keep(batch, captures, fault, now_ns=self._now_ns())
         self._spool.give_up(batch, State.QUARANTINED, fault.reason)
         self.counts["quarantined"] += 1
         log.warning(
