@@ -19,10 +19,10 @@ from collections.abc import Callable
 from functools import partial
 from math import inf
 
+from lightkeeper.capture.ledger import Batch, State
 from lightkeeper.capture.retry import SLOW, Quarantine, Retry, decide, is_suspect
 from lightkeeper.capture.sink import Sink
-from lightkeeper.capture.spool import Batch, Spool, State
-from lightkeeper.capture.undelivered import Undelivered
+from lightkeeper.capture.spool import Spool
 from lightkeeper.errors import AgentError, DeliveryInterrupted, Unexpected
 
 log = logging.getLogger(__name__)
@@ -36,7 +36,6 @@ class Delivery:
         spool: Spool,
         sink: Sink,
         *,
-        undelivered: Undelivered,
         push_period_seconds: float,
         stopping: threading.Event,
         now_ns: Callable[[], int] = time.time_ns,
@@ -47,7 +46,6 @@ class Delivery:
         self.counts: Counter[str] = Counter(delivered=0, failed=0, quarantined=0)
         self._spool = spool
         self._sink = sink
-        self._undelivered = undelivered
         self._push_period_seconds = push_period_seconds
         self._stopping = stopping
         self._now_ns = now_ns
@@ -73,7 +71,7 @@ class Delivery:
     def flush(self, timeout_seconds: float) -> bool:
         """Close what is open, try everything that waits now, and return whether all of it is done within the time."""
         self._spool.close_batch()
-        last = self._last_waiting()
+        _, last = self._spool.waiting_range()
         deadline = self._monotonic() + timeout_seconds
         with self._changed:
             self._flushes += 1
@@ -101,15 +99,9 @@ class Delivery:
     def _moved(self, seen: int) -> bool:
         return self._rounds != seen or self._stopping.is_set()
 
-    def _last_waiting(self) -> int:
-        last = 0
-        while (batch := self._spool.next_batch(after=last)) is not None:
-            last = batch.seq
-        return last
-
     def _is_done(self, last: int) -> bool:
-        batch = self._spool.next_batch()
-        return batch is None or batch.seq > last
+        oldest, _ = self._spool.waiting_range()
+        return oldest == 0 or oldest > last
 
     # --- the thread --------------------------------------------------------------------------------------------------
 
@@ -168,6 +160,7 @@ class Delivery:
             if isinstance(decision, Quarantine):
                 self._set_aside(batch, fault)
             else:
+                self._spool.release(batch)
                 self._wait(fault, decision.after_seconds)
         with self._changed:
             if self._flushes != flushes:  # asked for while it was under way
@@ -206,18 +199,15 @@ class Delivery:
 
     def _set_aside(self, batch: Batch, fault: AgentError) -> None:
         """Quarantine a batch."""
-        captures = self._spool.captures_of(batch)
-        cause = self._undelivered.keep(batch, captures, fault, now_ns=self._now_ns())
-        self._spool.give_up(batch, State.QUARANTINED, fault.reason)
+        self._spool.give_up(batch, State.QUARANTINED, f"{fault.reason}: {fault.message}")
         self.counts["quarantined"] += 1
         log.warning(
             "batch_quarantined",
             extra={
                 "batch": batch.name,
-                "captures": len(captures),
+                "captures": batch.captures,
                 "reason": fault.reason,
                 "problem": fault.message,
-                "cause_file": cause,
                 "next_step": fault.next_step,
             },
         )

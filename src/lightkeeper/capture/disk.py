@@ -18,9 +18,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from lightkeeper.capture.files import SHARED_FILE, SHARED_FOLDER, Files
+from lightkeeper.capture.ledger import Batch, Receipt, State, Waiting
 from lightkeeper.capture.notes import Notes
 from lightkeeper.capture.sink import Layout, Placed
-from lightkeeper.capture.spool import Batch, Receipt, State, Waiting
 from lightkeeper.errors import DestinationFaulty, DestinationFull, DestinationMissing, PayloadLost
 
 UNFINISHED = ".lightkeeper"

@@ -14,7 +14,7 @@ from typing import Protocol
 from urllib.parse import quote
 
 from lightkeeper.capture import record
-from lightkeeper.capture.spool import Batch, LargePayload, Receipt, Waiting
+from lightkeeper.capture.ledger import Batch, LargePayload, Receipt, Waiting
 from lightkeeper.device import DeviceIdentity
 from lightkeeper.errors import RecordDamaged
 
