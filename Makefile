@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test lint types imports bench bench-onnx proto docs lock clean
+.PHONY: help setup demo test lint types imports bench bench-quick bench-onnx proto docs lock clean
 
 help:            ## show the verbs
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -34,6 +34,12 @@ imports: $(STAMP) ## check the direction of imports
 
 test: lint types imports ## run every check and test
 	$(BIN)/pytest
+
+bench: $(STAMP)  ## measure the agent beside a bare gRPC server, and write docs/benchmarks.md
+	$(BIN)/python -m bench --write docs/benchmarks.md
+
+bench-quick: $(STAMP) ## the short form, under a minute; writes nothing
+	$(BIN)/python -m bench --effort quick
 
 bench-onnx: $(STAMP) ## measure ONNX Runtime's settings (docs/adr/0003-onnx-runtime-settings.md), five minutes
 	$(BIN)/python bench/onnx_settings.py

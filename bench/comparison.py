@@ -38,6 +38,7 @@ class Comparison:
     p50_ratio: Ratio
     p99_ratio: Ratio
     per_second_ratio: Ratio
+    processor_ratio: Ratio | None
 
 
 def compare(
@@ -57,7 +58,13 @@ def compare(
         p50_ratio=Ratio.of([agent.p50_us / bare.p50_us for agent, bare in pairs]),
         p99_ratio=Ratio.of([agent.p99_us / bare.p99_us for agent, bare in pairs]),
         per_second_ratio=Ratio.of([agent.per_second / bare.per_second for agent, bare in pairs]),
+        processor_ratio=_ratio([(agent.processor_us, bare.processor_us) for agent, bare in pairs]),
     )
+
+
+def _ratio(pairs: Sequence[tuple[float | None, float | None]]) -> Ratio | None:
+    known = [agent / bare for agent, bare in pairs if agent is not None and bare]
+    return Ratio.of(known) if known else None
 
 
 def _median(loads: Sequence[Load]) -> Load:
@@ -65,4 +72,5 @@ def _median(loads: Sequence[Load]) -> Load:
         median(load.p50_us for load in loads),
         median(load.p99_us for load in loads),
         median(load.per_second for load in loads),
+        median(known) if (known := [load.processor_us for load in loads if load.processor_us is not None]) else None,
     )

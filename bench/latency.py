@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from pathlib import Path
-from typing import cast
+from dataclasses import replace
+from typing import Any, cast
 
 import numpy as np
 
@@ -21,8 +21,9 @@ from bench.load import Load
 from bench.models import Model
 from bench.workshop import Server, Workshop
 from lightkeeper.client import Client
-from lightkeeper.registry import Registry
-from lightkeeper.runtimes.base import Array, RuntimeOptions, Session
+from lightkeeper.model import ModelDescription, PackageIdentity
+from lightkeeper.registry import LoadedModel, Registry
+from lightkeeper.runtimes.base import Array, RuntimeOptions
 from lightkeeper.runtimes.onnx import SPIN_MICROSECONDS, OnnxRuntime
 from lightkeeper.service import AgentService
 from lightkeeper.transport.servicer import SERVICE, Caller, Servicer
@@ -42,15 +43,15 @@ class InProcess:
 
     def __init__(self, workshop: Workshop) -> None:
         self._threads = workshop.threads
-        self._runtime = OnnxRuntime(RuntimeOptions(threads=workshop.threads))
-        service = AgentService(registry=Registry(), loader=self)
+        runtime = OnnxRuntime(RuntimeOptions(threads=workshop.threads))
+        registry = Registry()
         for name, model in workshop.models.items():
-            service.load_model(str(model.path), name)
+            session = runtime.open(model.path)
+            description = ModelDescription(name, str(model.path), session.inputs, session.outputs)
+            registry.publish(LoadedModel(description, PackageIdentity(name, "1.0", digest=""), session))
+        unused: Any = None  # Predict loads nothing and captures nothing
+        service = AgentService(registry=registry, loader=unused, recorder=unused, spool=unused)
         self._predict = Servicer(service).methods()[f"/{SERVICE}/Predict"].handler
-
-    def load(self, url: str) -> Session:
-        """Open the model at a path as the agent's runtime does, without a package around it."""
-        return self._runtime.open(Path(url))
 
     def run(self, model: Model) -> Callable[[], list[Array]]:
         """Return a call of ONNX Runtime on arrays."""
@@ -111,7 +112,12 @@ def _by_h2load(model: Model, agent: Server, bare: Server, calls: int, in_flight:
 
 
 def _h2load(server: Server, model: Model, request: bytes, calls: int, in_flight: int) -> Callable[[], Load]:
-    return lambda: load.h2load(server.address, request, model.response_bytes(), calls=calls, in_flight=in_flight)
+    def run() -> Load:
+        before = server.processor_seconds()
+        found = load.h2load(server.address, request, model.response_bytes(), calls=calls, in_flight=in_flight)
+        return replace(found, processor_us=(server.processor_seconds() - before) / calls * 1e6)
+
+    return run
 
 
 def _by_python(model: Model, clients: dict[str, Client], calls: int, in_flight: int) -> Contestants:

@@ -23,11 +23,15 @@ GRPC_PREFIX = struct.Struct(">BI")
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """How long answers took, the first few left out, and how many came a second."""
+    """How long answers took, the first few left out, and how many came a second.
+
+    `processor_us` is the server's processor time a call, where a server was measured alone.
+    """
 
     p50_us: float
     p99_us: float
     per_second: float
+    processor_us: float | None = None
 
     @classmethod
     def of(cls, latencies_us: list[float], seconds: float) -> Load:

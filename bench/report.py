@@ -125,17 +125,21 @@ def _target(target: Target) -> tuple[str, str, str, str]:
 
 def _comparison(comparison: Comparison) -> Table:
     rows: list[Sequence[str]] = [
-        (name, f"{load.p50_us:.0f}", f"{load.p99_us:.0f}", f"{load.per_second:.0f}")
+        (name, f"{load.p50_us:.0f}", f"{load.p99_us:.0f}", f"{load.per_second:.0f}", _or_dash(load.processor_us))
         for name, load in comparison.loads.items()
     ]
-    ratios = (comparison.p50_ratio, comparison.p99_ratio, comparison.per_second_ratio)
+    ratios = (comparison.p50_ratio, comparison.p99_ratio, comparison.per_second_ratio, comparison.processor_ratio)
     rows.append((f"{AGENT} / {BARE}", *map(_ratio, ratios)))
     title = f"Predict, model {comparison.model}, {comparison.client}, {comparison.in_flight} in flight"
-    return Table(title, ("", "p50 (us)", "p99 (us)", "calls a second"), rows)
+    return Table(title, ("", "p50 (us)", "p99 (us)", "calls a second", "server's processor time a call (us)"), rows)
 
 
-def _ratio(ratio: Ratio) -> str:
-    return f"{ratio.median:.2f} ({ratio.low:.2f} to {ratio.high:.2f})"
+def _ratio(ratio: Ratio | None) -> str:
+    return "-" if ratio is None else f"{ratio.median:.2f} ({ratio.low:.2f} to {ratio.high:.2f})"
+
+
+def _or_dash(figure: float | None) -> str:
+    return "-" if figure is None else f"{figure:.0f}"
 
 
 def _where_time_goes(results: Results) -> Iterator[Sequence[str]]:

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench import models
-from lightkeeper.agent import WORKERS_LEAST, WORKERS_PER_CPU
 from lightkeeper.resources import usable_cpus
 from lightkeeper.runtimes.onnx import SPIN_MICROSECONDS
 
@@ -64,6 +63,11 @@ class Server:
         kibibytes = {line.split(":")[0]: int(line.split()[1]) for line in lines if line.endswith(" kB")}
         return Memory(kibibytes["Rss"] * 1024, kibibytes["Pss"] * 1024)
 
+    def processor_seconds(self) -> float:
+        """Return the processor time that the process has used so far, by the kernel's own count for each thread."""
+        threads = Path(f"/proc/{self._process.pid}/task").glob("*/schedstat")
+        return sum(int(thread.read_text(encoding="ascii").split()[0]) for thread in threads) / 1e9
+
     def stop(self) -> None:
         """End the process as an operator would."""
         self._process.terminate()
@@ -81,7 +85,7 @@ class Workshop:
         """Make everything, in an empty folder, with the commands that an operator would type."""
         self._folder = folder
         self.threads = usable_cpus()
-        self.workers = max(WORKERS_LEAST, WORKERS_PER_CPU * self.threads)
+        self.workers = max(16, 8 * self.threads)  # the agent's own choice
         self.models = models.make(folder)
         authority = folder / "ca"
         lightkeeper("ca", "init", authority, "--region", "bench")
