@@ -23,6 +23,7 @@ exit codes, and `docs/errors.md` is generated from it.
     |   `-- CannotRunHere       ... because of this device or this agent
     |-- SigningError            a package or authority could not be made
     |-- CommandError            a command line cannot do what it was asked to
+    |-- ReadingError            captures that were written cannot be read back
     |-- InternalError           a fault of the agent or of a model, not of the caller
     |-- NotImplementedHere      a method this build does not offer
     `-- Unavailable             the agent is stopping, or cannot be reached
@@ -831,6 +832,41 @@ class ExtraMissing(CommandError):
     next_step = "install it with the extra in the facts: pip install 'lightkeeper[EXTRA]'"
 
 
+# --- reading captures back -------------------------------------------------------------------------------------------
+
+
+class ReadingError(AgentError):
+    """Captures that were written cannot be read back."""
+
+
+class CapturesMissing(ReadingError):
+    """No batch of captures lies there."""
+
+    reason = "CAPTURES_MISSING"
+    next_step = "give the folder or s3:// address that captures are written to, or one .jsonl file"
+
+
+class CapturesUnreadable(ReadingError):
+    """Batches of captures cannot be listed or opened."""
+
+    reason = "CAPTURES_UNREADABLE"
+    next_step = "check that your user may read what lies there"
+
+
+class CaptureDamaged(ReadingError):
+    """A line of a batch is no capture."""
+
+    reason = "CAPTURE_DAMAGED"
+    next_step = "look at the named lines; the other captures of the batch can be read"
+
+
+class PayloadUnreadable(ReadingError):
+    """The file of a capture's payload is missing, lies elsewhere or has another size than its type and shape say."""
+
+    reason = "PAYLOAD_UNREADABLE"
+    next_step = "keep the folder of a batch's payloads beside the batch, under the same name"
+
+
 # --- the agent's own -------------------------------------------------------------------------------------------------
 
 
@@ -864,6 +900,13 @@ class SpoolBroken(InternalError):
 
     reason = "SPOOL_BROKEN"
     next_step = "check the disk under sagemaker_edge_local_data_root_path; predictions go on meanwhile"
+
+
+class SpoolTooNew(ConfigurationError):
+    """The spool was written by a later release of Lightkeeper; this one does not touch it."""
+
+    reason = "SPOOL_TOO_NEW"
+    next_step = "update Lightkeeper, or move the spool folder away: what waits in it then waits for the later release"
 
 
 class NotImplementedHere(AgentError):

@@ -5,10 +5,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
+
+from lightkeeper.errors import SpoolBroken, SpoolDiskFull
 
 PRIVATE_FILE = 0o600
 PRIVATE_FOLDER = 0o700
@@ -94,3 +98,16 @@ class RealFiles:
         """See `Files.free_bytes`."""
         usage = os.statvfs(folder)
         return usage.f_bavail * usage.f_frsize
+
+
+@contextmanager
+def translated(path: Path) -> Iterator[None]:
+    """Turn the system's refusals, about a path, into the spool's: `SpoolDiskFull` or `SpoolBroken`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            raise SpoolDiskFull(f"the disk of {path} is full", file=path) from error
+        raise SpoolBroken(
+            f"{path} cannot be used: {error.strerror}", file=path, cause=errno.errorcode.get(error.errno or 0, "")
+        ) from error

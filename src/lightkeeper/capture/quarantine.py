@@ -1,95 +1,105 @@
-"""Where a batch goes that cannot be delivered: beside the spool, as it would have been delivered, with its cause.
+"""Quarantine: what belongs to nothing or could not be delivered, kept with its cause beside it, and bounded.
 
-    spool/quarantine/<batch>.jsonl           the lines of the captures that are whole
-    spool/quarantine/<batch>/                their large payloads, and what is left of the others'
-    spool/quarantine/<batch>.damaged.jsonl   captures that are not whole: what the spool has of them, in base64
-    spool/quarantine/<batch>.cause.json      why, written last
-
-Invariant: when `keep` returns, all of it is durable, and the spool may let go of the batch.
+Beside each thing lies `<name>.cause.json`: what it was, why it is here, and when it came.
 """
 
 from __future__ import annotations
 
-import base64
 import json
-from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import replace
+import logging
+import os
+import shutil
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
 from pathlib import Path
 
-from lightkeeper.capture.disk import DiskSink, require_whole
-from lightkeeper.capture.files import PRIVATE_FILE, PRIVATE_FOLDER, Files
-from lightkeeper.capture.record import precise_text
-from lightkeeper.capture.sink import Layout
-from lightkeeper.capture.spool import Batch, Waiting
-from lightkeeper.errors import AgentError, DeliveryFailed
+from lightkeeper.capture.files import Files
+
+QUARANTINE_LIMIT_BYTES = 256 * 1024 * 1024
+"""What quarantine holds at most; the oldest goes first, but the newest thing always stays."""
+
+CAUSE = ".cause.json"
+
+log = logging.getLogger(__name__)
 
 
-class QuarantineFolder:
-    """The folder that undeliverable batches are kept in."""
+class Quarantine:
+    """The quarantine folder."""
 
-    def __init__(self, folder: Path, *, layout: Layout, files: Files) -> None:
-        """Take the folder, and the layout that lines have elsewhere."""
-        self._folder = folder
-        self._layout = replace(layout, dated=False)
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        files: Files,
+        now_ms: Callable[[], int],
+        limit_bytes: int = QUARANTINE_LIMIT_BYTES,
+    ) -> None:
+        self.folder = folder
         self._files = files
-        self._sink = DiskSink(folder, layout=self._layout, files=files, mode=PRIVATE_FILE, folder_mode=PRIVATE_FOLDER)
+        self._now_ms = now_ms
+        self._limit_bytes = limit_bytes
 
-    def keep(self, batch: Batch, captures: Sequence[Waiting], fault: AgentError, *, now_ns: int) -> Path:
-        """Keep a batch with the fault that brought it here, and return the path of the cause.
+    def take(self, path: Path, *, why: str) -> Path:
+        """Move a file or folder here and return where it lies now. Raises `OSError`."""
+        kept = self._place(path.name)
+        self._write_cause(kept, path.name, why)
+        self._files.rename(path, kept)
+        self._files.sync_folder(self.folder)
+        self._report(kept, why)
+        return kept
 
-        Raises `DestinationMissing`, `DestinationFull` or `DestinationFaulty` where it cannot be written.
-        """
-        kept = replace(batch, root=self._folder.as_uri())
-        whole = [capture for capture in captures if self._is_whole(kept, capture)]
-        damaged = [capture for capture in captures if capture not in whole]
-        if whole:
-            self._sink.deliver(kept, whole)
-        cause = {
-            "batch": batch.name,
-            "root": batch.root,
-            "time": precise_text(now_ns),
-            "reason": fault.reason,
-            "message": fault.message,
-            "facts": fault.facts,
-            "captures": [capture.id for capture in captures],
-            "damaged": [capture.id for capture in damaged],
-        }
-        path = self._folder / f"{batch.name}.cause.json"
-        with self._sink.translated():
-            if damaged:
-                self._save_remains(batch, damaged)
-            self._files.write(path, [json.dumps(cause, indent=2).encode() + b"\n"])
-            self._files.sync_folder(self._folder)
-        return path
+    def keep(self, name: str, data: Iterable[bytes], *, why: str) -> Path:
+        """Write a file here and return where it lies. Raises `OSError`."""
+        kept = self._place(name)
+        self._write_cause(kept, name, why)
+        self._files.write(kept, data)
+        self._files.sync_folder(self.folder)
+        self._report(kept, why)
+        return kept
 
-    def _is_whole(self, batch: Batch, capture: Waiting) -> bool:
-        try:
-            for item in self._layout.payloads(batch, [capture]):
-                require_whole(item)
-            self._layout.line(batch, capture)
-        except DeliveryFailed:  # no log: the cause lists the capture as damaged
-            return False
-        return True
-
-    def _save_remains(self, batch: Batch, damaged: Sequence[Waiting]) -> None:
-        """Save what there is of captures that make no line."""
-        remains = []
-        for capture in damaged:
-            for payload in capture.large:
-                folder = self._folder / batch.name
-                self._files.make_folder(folder)
-                with suppress(FileNotFoundError, FileExistsError):  # no log: lost, or saved by an earlier try
-                    self._files.link(payload.path, folder / f"{capture.id}-{payload.position}.bin")
-                self._files.sync_folder(folder)
-            remains.append(
-                {
-                    "captureId": capture.id,
-                    "acceptedMs": capture.accepted_ms,
-                    "header": base64.b64encode(capture.header).decode(),
-                    "inline": base64.b64encode(capture.inline).decode(),
-                    "payloads": [{"position": p.position, "sizeBytes": p.size_bytes} for p in capture.large],
-                }
+    def trim(self) -> None:
+        """Remove the oldest things while there is more than may be. Raises `OSError`."""
+        things = sorted(path for path in self.folder.iterdir() if not path.name.endswith(CAUSE))
+        sizes_bytes = {path: _size_bytes(path) for path in things}
+        held_bytes = sum(sizes_bytes.values())
+        for path in things[:-1]:
+            if held_bytes <= self._limit_bytes:
+                return
+            held_bytes -= sizes_bytes[path]
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                self._files.remove(path)
+            self._files.remove(_cause_of(path))
+            log.warning(
+                "quarantine_trimmed",
+                extra={"file": path.name, "bytes": sizes_bytes[path], "limit_bytes": self._limit_bytes},
             )
-        lines = [json.dumps(entry).encode() + b"\n" for entry in remains]
-        self._files.write(self._folder / f"{batch.name}.damaged.jsonl", lines)
+
+    def _place(self, name: str) -> Path:
+        """Return a free path whose name sorts by age."""
+        now_ms = self._now_ms()
+        for number in range(1_000_000):
+            path = self.folder / f"{now_ms:015d}-{number:06d}-{name}"[:200]
+            if not os.path.lexists(path) and not os.path.lexists(_cause_of(path)):
+                return path
+        raise FileExistsError(self.folder / name)
+
+    def _write_cause(self, kept: Path, what: str, why: str) -> None:
+        when = datetime.fromtimestamp(self._now_ms() / 1000, UTC).isoformat(timespec="milliseconds")
+        text = json.dumps({"what": what, "why": why, "when": when}, indent=2)
+        self._files.write(_cause_of(kept), [text.encode("utf-8", "backslashreplace")])
+
+    def _report(self, kept: Path, why: str) -> None:
+        log.error("quarantined", extra={"file": kept.name, "cause": why})
+        self.trim()
+
+
+def _cause_of(kept: Path) -> Path:
+    return kept.with_name(kept.name + CAUSE)
+
+
+def _size_bytes(path: Path) -> int:
+    if path.is_dir() and not path.is_symlink():
+        return sum(_size_bytes(child) for child in path.iterdir())
+    return path.lstat().st_size
