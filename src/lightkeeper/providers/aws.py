@@ -1,0 +1,253 @@
+"""S3, and what speaks like it, through boto3: the only file that knows boto3.
+
+One request is one attempt: when to try again is decided by `capture/retry.py` alone. Bodies carry their MD5, which
+every S3 checks, and their SHA-256 as metadata; an answer whose ETag is not the body's MD5 counts only if the store
+then shows the object with its size and SHA-256, so that nothing between device and store can pass for it.
+"""
+
+from __future__ import annotations
+
+import logging
+from base64 import b64encode
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from lightkeeper.errors import (
+    AgentError,
+    ClockWrong,
+    DeliveryFailed,
+    DestinationBusy,
+    DestinationDenied,
+    DestinationMissing,
+    DestinationRefusing,
+    DestinationUnreachable,
+    ExtraMissing,
+    ObjectRefused,
+)
+from lightkeeper.providers.base import Body, StoredObject
+
+CONNECT_TIMEOUT_SECONDS = 10
+READ_TIMEOUT_SECONDS = 30
+
+FAULTS: Mapping[str, type[DeliveryFailed]] = {
+    "RequestTimeTooSkewed": ClockWrong,
+    "RequestExpired": ClockWrong,
+    "NoSuchBucket": DestinationMissing,
+    "BadDigest": DestinationBusy,
+    "IncompleteBody": DestinationBusy,
+    "InternalError": DestinationBusy,
+    "RequestTimeout": DestinationBusy,
+    "RequestTimeoutException": DestinationBusy,
+    "ServiceUnavailable": DestinationBusy,
+    "SlowDown": DestinationBusy,
+    "Throttling": DestinationBusy,
+    "ThrottlingException": DestinationBusy,
+    "TooManyRequestsException": DestinationBusy,
+    "AccessDenied": DestinationDenied,
+    "ExpiredToken": DestinationDenied,
+    "InvalidAccessKeyId": DestinationDenied,
+    "InvalidToken": DestinationDenied,
+    "SignatureDoesNotMatch": DestinationDenied,
+    "TokenRefreshRequired": DestinationDenied,
+    "EntityTooLarge": ObjectRefused,
+    "KeyTooLongError": ObjectRefused,
+    "MetadataTooLarge": ObjectRefused,
+}
+"""What S3's error codes mean; the status decides where the code says nothing."""
+
+STATUSES: Mapping[int, type[DeliveryFailed]] = {
+    401: DestinationDenied,
+    403: DestinationDenied,
+    407: DestinationUnreachable,
+    408: DestinationBusy,
+    413: ObjectRefused,
+    429: DestinationBusy,
+}
+
+GONE = "NoSuchUpload"
+
+
+class AwsStore:
+    """One bucket. Credentials come from boto3's usual chain: environment, files, role of the machine."""
+
+    def __init__(self, bucket: str, *, region: str | None, endpoint: str | None = None) -> None:
+        """Take the bucket and where it is. With an `endpoint`, buckets are paths of it. Raises `ExtraMissing`."""
+        try:
+            import boto3
+            from botocore import UNSIGNED  # noqa: F401  # part of what must be there
+            from botocore.config import Config
+        except ImportError as error:
+            raise ExtraMissing("captures go to S3 with boto3, which is not installed", extra="aws") from error
+        logging.getLogger("botocore").setLevel(logging.WARNING)  # its DEBUG shows signed headers
+        self._bucket = bucket
+        self._session = boto3.session.Session(region_name=region)
+        self._config = Config(
+            signature_version="s3v4",
+            connect_timeout=CONNECT_TIMEOUT_SECONDS,
+            read_timeout=READ_TIMEOUT_SECONDS,
+            retries={"total_max_attempts": 1},
+            s3={"addressing_style": "path"} if endpoint else {},
+            request_checksum_calculation="when_required",
+            response_checksum_validation="when_required",
+        )
+        self._endpoint = endpoint
+        self._made: Any = None
+
+    def put(self, key: str, body: Body, *, content_type: str, metadata: Mapping[str, str]) -> str:
+        """See `ObjectStore.put`."""
+        md5 = body.md5()
+        with self._translated(key):
+            answer = self._client.put_object(
+                Bucket=self._bucket,
+                Key=key,
+                Body=body,
+                ContentLength=body.size_bytes,
+                ContentMD5=b64encode(md5).decode(),
+                ContentType=content_type,
+                Metadata=dict(metadata),
+            )
+        etag = _etag(answer)
+        if etag != md5.hex() and "ServerSideEncryption" not in answer:  # an encrypted object's ETag is no MD5
+            self._require(key, body.size_bytes, metadata)
+        return etag
+
+    def look(self, key: str) -> StoredObject | None:
+        """See `ObjectStore.look`."""
+        from botocore.exceptions import ClientError
+
+        with self._translated(key):
+            try:
+                answer = self._client.head_object(Bucket=self._bucket, Key=key)
+            except ClientError as error:
+                if _status(error) in {403, 404}:  # 403: not found, for one who may not list the bucket
+                    return None
+                raise
+        return StoredObject(int(answer["ContentLength"]), _etag(answer), answer.get("Metadata", {}))
+
+    def begin_upload(self, key: str, *, content_type: str, metadata: Mapping[str, str]) -> str:
+        """See `ObjectStore.begin_upload`."""
+        with self._translated(key):
+            answer = self._client.create_multipart_upload(
+                Bucket=self._bucket, Key=key, ContentType=content_type, Metadata=dict(metadata)
+            )
+        return str(answer["UploadId"])
+
+    def put_part(self, key: str, upload: str, number: int, body: Body) -> str | None:
+        """See `ObjectStore.put_part`."""
+        md5 = body.md5()
+        answer = self._unless_gone(
+            "upload_part",
+            key,
+            UploadId=upload,
+            PartNumber=number,
+            Body=body,
+            ContentLength=body.size_bytes,
+            ContentMD5=b64encode(md5).decode(),
+        )
+        return None if answer is None else _etag(answer)
+
+    def finish_upload(self, key: str, upload: str, etags: list[str]) -> str | None:
+        """See `ObjectStore.finish_upload`."""
+        parts = [{"PartNumber": number, "ETag": f'"{etag}"'} for number, etag in enumerate(etags, 1)]
+        answer = self._unless_gone("complete_multipart_upload", key, UploadId=upload, MultipartUpload={"Parts": parts})
+        return None if answer is None else _etag(answer)
+
+    def abort_upload(self, key: str, upload: str) -> None:
+        """See `ObjectStore.abort_upload`."""
+        self._unless_gone("abort_multipart_upload", key, UploadId=upload)
+
+    def unfinished_uploads(self, prefix: str) -> Iterator[tuple[str, str]]:
+        """See `ObjectStore.unfinished_uploads`."""
+        with self._translated(prefix):
+            pages = self._client.get_paginator("list_multipart_uploads").paginate(Bucket=self._bucket, Prefix=prefix)
+            found = [(upload["Key"], upload["UploadId"]) for page in pages for upload in page.get("Uploads", [])]
+        yield from found
+
+    def close(self) -> None:
+        """See `ObjectStore.close`."""
+        if self._made is not None:
+            self._made.close()
+            self._made = None
+
+    @property
+    def _client(self) -> Any:
+        """The client; a new one after each fault, since boto3 looks for missing credentials only when it makes one."""
+        if self._made is None:
+            self._made = self._session.client("s3", endpoint_url=self._endpoint, config=self._config)
+            self._made.meta.events.register("before-send.s3", _start_sending)
+        return self._made
+
+    def _unless_gone(self, operation: str, key: str, **arguments: object) -> Any:
+        from botocore.exceptions import ClientError
+
+        with self._translated(key):
+            try:
+                return getattr(self._client, operation)(Bucket=self._bucket, Key=key, **arguments)
+            except ClientError as error:
+                if error.response.get("Error", {}).get("Code") == GONE:
+                    return None
+                raise
+
+    def _require(self, key: str, size_bytes: int, metadata: Mapping[str, str]) -> None:
+        """Look at an object that was put, where the answer does not prove it."""
+        found = self.look(key)
+        if found is None or found.size_bytes != size_bytes or not metadata.items() <= found.metadata.items():
+            raise DestinationUnreachable(
+                "the answer to an upload was not the store's: the object is not there", bucket=self._bucket, key=key
+            )
+
+    @contextmanager
+    def _translated(self, key: str) -> Iterator[None]:
+        """Turn boto3's faults into the delivery's."""
+        from botocore import exceptions as aws
+
+        denied = (
+            aws.NoCredentialsError,
+            aws.PartialCredentialsError,
+            aws.CredentialRetrievalError,
+            aws.TokenRetrievalError,
+        )
+        try:
+            yield
+        except aws.ClientError as error:
+            raise self._refusal(error, key) from error
+        except denied as error:
+            self.close()
+            raise DestinationDenied(f"no credentials: {error}", bucket=self._bucket) from error
+        except (aws.HTTPClientError, aws.ConnectionError) as error:
+            inner = getattr(error, "kwargs", {}).get("error")
+            if isinstance(inner, AgentError):  # raised by the body while it was sent
+                raise inner from error
+            raise DestinationUnreachable(
+                f"the store cannot be reached: {error}", bucket=self._bucket, cause=type(error).__name__
+            ) from error
+        except (aws.BotoCoreError, ValueError) as error:
+            raise DestinationRefusing(
+                f"the request cannot be made: {error}", bucket=self._bucket, key=key, cause=type(error).__name__
+            ) from error
+
+    def _refusal(self, error: Any, key: str) -> DeliveryFailed:
+        status, code = _status(error), str(error.response.get("Error", {}).get("Code", ""))
+        kind = FAULTS.get(code) or STATUSES.get(status)
+        if kind is None:
+            kind = DestinationBusy if status >= 500 else DestinationRefusing  # noqa: PLR2004  # the service's own fault
+        said = error.response.get("Error", {}).get("Message", "")
+        return kind(
+            f"the store answered {status} {code}: {said}", bucket=self._bucket, key=key, status=status, code=code
+        )
+
+
+def _start_sending(request: Any, **_: object) -> None:
+    """Tell a body that the network comes next; called by botocore when the request is signed."""
+    start = getattr(request.body, "start_sending", None)
+    if start is not None:
+        start()
+
+
+def _status(error: Any) -> int:
+    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+
+
+def _etag(answer: Any) -> str:
+    return str(answer.get("ETag", "")).strip('"')
