@@ -27,12 +27,12 @@ GROUPS = ("agent", "models", "predict", "package", "ca", "config")
 """The modules of this package, in the order `--help` shows their commands."""
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Return the parser of every command."""
+def build_parser(only: str = "") -> argparse.ArgumentParser:
+    """Return the parser of every command, or of one group's alone: the agent's start does not wait for the others."""
     parser = argparse.ArgumentParser(prog="lightkeeper", description="An inference agent for edge devices.")
     parser.add_argument("--version", action="version", version=f"lightkeeper {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for group in GROUPS:
+    for group in (only,) if only in GROUPS else GROUPS:
         import_module(f"lightkeeper.cli.{group}").add_to(commands)
     return parser
 
@@ -46,7 +46,7 @@ def exit_code(error: type[AgentError]) -> int:
 
 def run(argv: Sequence[str], program: str = "lightkeeper") -> int:
     """Run one command line and return the process's exit code; refusals are printed under the program's name."""
-    args = build_parser().parse_args(argv)
+    args = build_parser(argv[0] if argv else "").parse_args(argv)
     as_json = getattr(args, "json", False)
     try:
         args.command(args)
