@@ -9,6 +9,7 @@ from enum import IntEnum
 from typing import Protocol
 
 from lightkeeper.capture.recorder import CaptureRequest, Recorder
+from lightkeeper.capture.sampling import Sampling
 from lightkeeper.capture.spool import Spool, State
 from lightkeeper.errors import AgentError
 from lightkeeper.model import ModelDescription, PackageIdentity
@@ -53,11 +54,15 @@ class Loader(Protocol):
 class AgentService:
     """What the agent does for applications. Every method may be called from any number of threads at once."""
 
-    def __init__(self, *, registry: Registry, loader: Loader, recorder: Recorder, spool: Spool) -> None:
+    def __init__(
+        self, *, registry: Registry, loader: Loader, recorder: Recorder, spool: Spool, sampling: Sampling | None = None
+    ) -> None:
+        """Take the collaborators; without `sampling`, no rule looks at predictions."""
         self._registry = registry
         self._loader = loader
         self._recorder = recorder
         self._spool = spool
+        self._sampling = sampling
 
     def load_model(self, url: str, name: str) -> ModelDescription:
         """Verify the package at a url and publish its model under a name."""
@@ -95,7 +100,10 @@ class AgentService:
         """Run a model once. The tensors' data are read in place and not kept."""
         model = self._registry.acquire(name)
         try:
-            arrays = model.session.run(model.binding.bind(tensors))
+            inputs = model.binding.bind(tensors)
+            arrays = model.session.run(inputs)
+            if self._sampling is not None:
+                self._sampling.consider(name, model.package, inputs, model.description.outputs, arrays)
         finally:
             model.leave()
         return [

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from math import prod
 
 from lightkeeper.capture.record import NANOSECONDS, Capture, Part, Payload, content_type_of, store, tensor_payload
-from lightkeeper.capture.spool import Spool
+from lightkeeper.capture.spool import Batch, Spool
 from lightkeeper.errors import (
     AuxiliaryDataInvalid,
     CaptureDestinationUnusable,
@@ -70,10 +70,16 @@ class Recorder:
         *,
         embed_limit_bytes: int,
         destination_fault: Callable[[], str | None],
+        accepted: Callable[[Batch | None], None],
         now_ns: Callable[[], int] = time.time_ns,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Take the spool, and what tells why captures could never be delivered, or None while they can."""
+        """Take the spool, and its neighbours.
+
+        `destination_fault` tells why captures could never be delivered, or None while they can; `accepted` is told of
+        each capture that is in, with the batch that it closed.
+        """
+        self._accepted = accepted
         self._spool = spool
         self._embed_limit_bytes = embed_limit_bytes
         self._destination_fault = destination_fault
@@ -102,10 +108,11 @@ class Recorder:
             raise CaptureDestinationUnusable(f"captures cannot be delivered as configured: {fault}", cause=fault)
         capture = Capture(request.id, package.name, package.version, package.digest, time_ns, payloads, rule)
         try:
-            self._spool.accept(store(capture, embed_limit_bytes=self._embed_limit_bytes))
+            batch = self._spool.accept(store(capture, embed_limit_bytes=self._embed_limit_bytes))
         except ResourcesExhausted as error:
             self._count(error)
             raise
+        self._accepted(batch)
 
     def _time_ns(self, given: tuple[int, int] | None) -> int:
         now_ns = self._now_ns()

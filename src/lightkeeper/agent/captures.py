@@ -1,0 +1,136 @@
+"""The capture line of one agent: recorder -> spool -> delivery -> where captures go, with the threads that move it.
+
+Threads: `delivery` closes and delivers batches, `upkeep` syncs (with an interval of durability) and maintains the
+spool, `periodic-upload` sends what lies on the disk where that is configured. All end at `stop`; what is not delivered
+by then waits in the spool.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from lightkeeper import __version__
+from lightkeeper.capture.delivery import Delivery
+from lightkeeper.capture.disk import DiskSink
+from lightkeeper.capture.files import RealFiles
+from lightkeeper.capture.journal import Durability
+from lightkeeper.capture.notes import Notes
+from lightkeeper.capture.recorder import Recorder
+from lightkeeper.capture.sampler import Sampler
+from lightkeeper.capture.sampling import Sampling
+from lightkeeper.capture.sink import Layout, Sink
+from lightkeeper.capture.spool import Keep, Room, Spool
+from lightkeeper.config import Config
+from lightkeeper.config.values import WhenFull
+from lightkeeper.device import DeviceIdentity
+from lightkeeper.errors import AgentError
+
+UPKEEP_SECONDS = 1.0
+JOIN_SECONDS = 2.0
+
+log = logging.getLogger(__name__)
+
+
+class CaptureLine:
+    """Everything of capture, composed. The service uses `recorder`, `sampling` and `spool`."""
+
+    def __init__(self, config: Config, state: Path) -> None:
+        """Open the spool in the state folder. Raises `SpoolBroken` or `SpoolDiskFull`."""
+        self._config = config
+        self._stopping = threading.Event()
+        durability = Durability(config.capture_durability.interval_ms, config.capture_durability.in_memory)
+        self._sync_seconds = durability.interval_ms / 1000
+        files = RealFiles(synced=not durability.in_memory)
+        layout = Layout(
+            device=DeviceIdentity(config.device_name, config.device_fleet_name, config.thing_name, config.region),
+            agent_version=__version__,
+            folder_prefix=config.folder_prefix,
+        )
+        self.spool = Spool(
+            state / "spool",
+            room=Room(
+                buffer=config.capture_buffer_size,
+                batch=config.capture_batch_size,
+                spool_max_bytes=config.spool_max_bytes,
+                free_floor_bytes=config.spool_free_floor_bytes,
+                thin=config.capture_when_full is WhenFull.THIN,
+            ),
+            keep=Keep(expire_days=config.capture_expire_days, ledger_days=config.ledger_retention_days),
+            root=self._root(),
+            durability=durability,
+            files=files,
+            now_ms=lambda: time.time_ns() // 1_000_000,
+        )
+        notes = Notes(self.spool.journal)
+        self.delivery = Delivery(
+            self.spool,
+            self._sink(layout, files, notes),
+            push_period_seconds=config.push_period_seconds,
+            stopping=self._stopping,
+        )
+        self.recorder = Recorder(
+            self.spool,
+            embed_limit_bytes=config.base64_embed_limit_bytes,
+            destination_fault=self._destination_fault,
+            accepted=self.delivery.accepted,
+        )
+        self.sampling = Sampling(Sampler(config.capture_rules), self.recorder) if config.capture_rules else None
+        self._threads = [self._thread("delivery", self.delivery.run), self._thread("upkeep", self._keep_up)]
+
+    def start(self) -> None:
+        """Start the threads."""
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """End the threads; what waits stays in the spool."""
+        self._stopping.set()
+        self.delivery.stop()
+        for thread in self._threads:
+            thread.join(JOIN_SECONDS)
+        self.spool.close()
+
+    def _root(self) -> str:
+        config = self._config
+        return f"s3://{config.bucket}" if config.captures_to_cloud else self._disk_path().as_uri()
+
+    def _disk_path(self) -> Path:
+        path = self._config.capture_disk_path
+        assert path is not None, "the configuration has a folder wherever captures stay on the disk"  # noqa: S101
+        return path.absolute()
+
+    def _sink(self, layout: Layout, files: RealFiles, notes: Notes) -> Sink:
+        sink = DiskSink(self._disk_path(), layout=layout, files=files, notes=notes)
+        sink.clean(self.spool.id)
+        return sink
+
+    def _destination_fault(self) -> str | None:
+        """Return why captures could never be delivered as configured, or None."""
+        if self._config.captures_to_cloud:
+            return None
+        nearest = self._disk_path()
+        while not nearest.exists() and nearest != nearest.parent:
+            nearest = nearest.parent
+        if not nearest.is_dir():
+            return f"{nearest} is not a folder"
+        if not os.access(nearest, os.W_OK | os.X_OK):
+            return f"{nearest} cannot be written by this user"
+        return None
+
+    def _keep_up(self) -> None:
+        while not self._stopping.wait(self._sync_seconds or UPKEEP_SECONDS):
+            try:
+                self.spool.journal.sync()
+                self.spool.maintain()
+            except AgentError as error:
+                log.warning("upkeep_failed", extra={"reason": error.reason, "detail": error.message})
+            except Exception:
+                log.exception("upkeep_failed")
+
+    def _thread(self, name: str, work: Callable[[], None]) -> threading.Thread:
+        return threading.Thread(target=work, name=name, daemon=True)

@@ -1,0 +1,143 @@
+"""The composition root: a configuration becomes objects, which run until somebody says stop.
+
+Threads: the main one waits for the stop event; the server's workers (see `transport/grpc_server.py`) answer calls;
+those of the capture line (see `captures.py`) move captures.
+A first SIGTERM or SIGINT lets calls under way finish within the grace time; a second one does not wait.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from types import FrameType
+
+from lightkeeper import __version__, resources
+from lightkeeper.agent.captures import CaptureLine
+from lightkeeper.config import Config
+from lightkeeper.loader import ModelLoader
+from lightkeeper.modelpackage.limits import Limits
+from lightkeeper.modelpackage.package import PackageStore
+from lightkeeper.modelpackage.target import Host
+from lightkeeper.modelpackage.trustrecord import TrustRecord
+from lightkeeper.registry import Registry
+from lightkeeper.runtimes.base import RuntimeOptions
+from lightkeeper.runtimes.discovery import Runtimes
+from lightkeeper.service import AgentService
+from lightkeeper.state import StateFolder
+from lightkeeper.transport.grpc_server import GrpcServer
+from lightkeeper.transport.servicer import Caller, Servicer
+from lightkeeper.transport.unix_socket import OWNER_ONLY, SocketFile, path_of
+
+log = logging.getLogger(__name__)
+
+WORKERS_PER_CPU = 8
+WORKERS_LEAST = 16
+
+
+class Agent:
+    """One agent on one socket."""
+
+    def __init__(self, config: Config, *, address: str, force: bool = False) -> None:
+        """Take the configuration, the address to serve, and whether to remove a stale socket file there."""
+        self._config = config
+        self._address = address
+        self._force = force
+        self._stopping = threading.Event()
+        self._hurrying = threading.Event()
+
+    def stop(self) -> None:
+        """Ask `run` to end, from any thread; asked twice, it waits for no call."""
+        if self._stopping.is_set():
+            self._hurrying.set()
+        self._stopping.set()
+
+    def run_until_signal(self) -> None:
+        """Run in the main thread until SIGTERM or SIGINT."""
+
+        def on_signal(_number: int, _frame: FrameType | None) -> None:
+            self.stop()
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, on_signal)
+        self.run()
+
+    def run(self) -> None:
+        """Serve until `stop`. Raises a `SocketError`, or a `ConfigurationError` about the state folder."""
+        started = time.monotonic()
+        with ExitStack() as stack:
+            socket = SocketFile(path_of(self._address), mode=self._config.socket_mode, group=self._config.socket_group)
+            stack.callback(socket.remove)
+            bind_address = socket.claim(force=self._force)
+            state = StateFolder(self._config.state_path)
+            stack.callback(state.close)
+            captures = CaptureLine(self._config, state.path)
+            stack.callback(captures.stop)
+            captures.start()
+            server = self._server(captures, state.path)
+            server.start(f"unix:{bind_address}")
+            stack.callback(server.stop, 0)
+            socket.publish()
+            self._report_start(socket.path, time.monotonic() - started)
+            self._stopping.wait()
+            log.info("agent_stopping", extra={"grace_seconds": self._config.grace_seconds})
+            finished = server.stop(self._config.grace_seconds, self._hurrying)
+        if not finished:
+            log.warning("calls_cut_short", extra={"grace_seconds": self._config.grace_seconds})
+        log.info("agent_stopped", extra={"calls_finished": finished})
+        if not finished:
+            logging.shutdown()
+            os._exit(0)  # a thread still runs a model and would hold up the interpreter's end
+
+    def _server(self, captures: CaptureLine, state: Path) -> GrpcServer:
+        config = self._config
+        cpus = resources.usable_cpus()
+        store = PackageStore(
+            root_certs=config.root_certs_path,
+            staging=state / "staging",
+            record=TrustRecord(state / "trust.json"),
+            host=Host.this(),
+            limits=Limits(packed_bytes=config.max_package_bytes, unpacked_bytes=config.max_package_bytes),
+        )
+        loader = ModelLoader(
+            store=store,
+            runtimes=Runtimes(RuntimeOptions(threads=min(config.threads or cpus, cpus))),
+            memory_reserve_bytes=config.memory_reserve_bytes,
+        )
+        service = AgentService(
+            registry=Registry(),
+            loader=loader,
+            recorder=captures.recorder,
+            spool=captures.spool,
+            sampling=captures.sampling,
+        )
+        return GrpcServer(
+            Servicer(service).methods(),
+            caller=Caller(uid=_caller_uid(config.socket_mode)),
+            worker_threads=max(WORKERS_LEAST, WORKERS_PER_CPU * cpus),
+            max_message_bytes=config.max_message_bytes,
+        )
+
+    def _report_start(self, path: Path, seconds: float) -> None:
+        config = self._config
+        if not any(config.root_certs_path.glob("*.pem")):
+            log.warning("root_certificates_missing", extra={"folder": str(config.root_certs_path)})
+        log.info(
+            "agent_started",
+            extra={
+                "address": str(path),
+                "version": __version__,
+                "device": config.device_name,
+                "fleet": config.device_fleet_name,
+                "seconds": round(seconds, 3),
+            },
+        )
+
+
+def _caller_uid(socket_mode: int) -> int | None:
+    """Return who can only be calling: with a socket that only its owner may open, the agent's own user."""
+    return os.geteuid() if socket_mode & 0o777 == OWNER_ONLY else None
