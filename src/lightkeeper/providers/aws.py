@@ -71,8 +71,11 @@ GONE = "NoSuchUpload"
 class AwsStore:
     """One bucket. Credentials come from boto3's usual chain: environment, files, role of the machine."""
 
-    def __init__(self, bucket: str, *, region: str | None, endpoint: str | None = None) -> None:
-        """Take the bucket and where it is. With an `endpoint`, buckets are paths of it. Raises `ExtraMissing`."""
+    def __init__(self, bucket: str, *, region: str | None, endpoint: str | None = None, attempts: int = 1) -> None:
+        """Take the bucket and where it is. With an `endpoint`, buckets are paths of it. Raises `ExtraMissing`.
+
+        More than one attempt is for those who read and have no back-off of their own.
+        """
         try:
             import boto3
             from botocore import UNSIGNED  # noqa: F401  # part of what must be there
@@ -86,7 +89,7 @@ class AwsStore:
             signature_version="s3v4",
             connect_timeout=CONNECT_TIMEOUT_SECONDS,
             read_timeout=READ_TIMEOUT_SECONDS,
-            retries={"total_max_attempts": 1},
+            retries={"total_max_attempts": attempts},
             s3={"addressing_style": "path"} if endpoint else {},
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
@@ -163,6 +166,27 @@ class AwsStore:
             pages = self._client.get_paginator("list_multipart_uploads").paginate(Bucket=self._bucket, Prefix=prefix)
             found = [(upload["Key"], upload["UploadId"]) for page in pages for upload in page.get("Uploads", [])]
         yield from found
+
+    def keys(self, prefix: str) -> Iterator[str]:
+        """Yield the key of each object under a prefix. Raises a `DeliveryFailed`."""
+        with self._translated(prefix):
+            pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=prefix)
+            found = [item["Key"] for page in pages for item in page.get("Contents", [])]
+        yield from found
+
+    def read(self, key: str) -> bytes | None:
+        """Return an object's content, or None where there is no such object. Raises a `DeliveryFailed`."""
+        from botocore.exceptions import ClientError
+
+        with self._translated(key):
+            try:
+                answer = self._client.get_object(Bucket=self._bucket, Key=key)
+            except ClientError as error:
+                if error.response.get("Error", {}).get("Code") == "NoSuchKey":
+                    return None
+                raise
+            with answer["Body"] as body:
+                return bytes(body.read())
 
     def close(self) -> None:
         """See `ObjectStore.close`."""
