@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.conftest import PackageFactory
-from tests.support import models
-from tests.support.agents import AgentProcess
+import sysv_ipc
 
 from lightkeeper.client import Client, target_of
 from lightkeeper.errors import (
@@ -25,6 +24,9 @@ from lightkeeper.errors import (
     TensorTypeMismatch,
 )
 from lightkeeper.tensor import DataType, TensorMetadata
+from tests.conftest import PackageFactory
+from tests.support import models
+from tests.support.agents import AgentProcess
 
 X = np.array([[1, 2, 3, 4]], np.float32)
 LARGE = (1, 3, 224, 224)
@@ -88,12 +90,15 @@ def test_no_segment_outlives_its_client(client: Client, make_package: PackageFac
     client.load_model(str(make_package(models.doubled(LARGE))), "large")
     program = (
         "import numpy, os, signal, sys; from lightkeeper.client import Client\n"
-        "Client(sys.argv[1]).predict('large', numpy.zeros((1, 3, 224, 224), numpy.float32))\n"
+        "client = Client(sys.argv[1])\n"
+        "client.predict('large', numpy.zeros((1, 3, 224, 224), numpy.float32))\n"
+        "print(client._segments._idle[0].id, flush=True)\n"
         "os.kill(os.getpid(), signal.SIGKILL)"
     )
-    before = _segments()
-    subprocess.run([sys.executable, "-c", program, agent.address], check=False)
-    assert _segments() == before
+    done = subprocess.run([sys.executable, "-c", program, agent.address], capture_output=True, text=True, check=False)
+    assert done.returncode == -signal.SIGKILL
+    with pytest.raises((sysv_ipc.ExistentialError, ValueError)):
+        sysv_ipc.attach(int(done.stdout))
 
 
 @pytest.mark.skipif(not CAN_UNSHARE, reason="a namespace of its own needs privileges")
@@ -163,8 +168,3 @@ def test_a_call_past_its_time_is_said_so(client: Client, make_package: PackageFa
 def test_an_address_is_a_path_or_a_target(address: str, target: str) -> None:
     """Paths are what people type."""
     assert target_of(address) == target
-
-
-def _segments() -> int:
-    """Return how many shared memory segments the system has."""
-    return len(Path("/proc/sysvipc/shm").read_text().splitlines()) - 1
