@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import subprocess
 import sys
@@ -245,3 +246,28 @@ print(full - kept, full - resident())
     by_itself, after = map(int, done.stdout.split())
     assert by_itself < after
     assert after > 80 * MIB
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallinfo2"), reason="counts blocks as glibc 2.33 and later does")
+def test_large_block_is_mapped_by_itself_whatever_was_freed_before() -> None:
+    """Once the memory is settled, freeing a large block does not make the C library keep the next one."""
+    counts = """
+import ctypes
+from lightkeeper import resources
+
+class Mallinfo(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_size_t) for name in ("arena", "ordblks", "smblks", "mapped_blocks")]
+    _fields_ += [(f"rest{n}", ctypes.c_size_t) for n in range(6)]
+
+library = ctypes.CDLL(None)
+library.mallinfo2.restype = Mallinfo
+resources.settle_memory()
+for _ in range(3):
+    before = library.mallinfo2().mapped_blocks
+    block = bytearray(resources.MAPPED_FROM_BYTES)
+    print(library.mallinfo2().mapped_blocks - before)
+    del block
+"""
+    done = subprocess.run([sys.executable, "-c", counts], capture_output=True, text=True, check=True)
+
+    assert done.stdout.split() == ["1", "1", "1"]
