@@ -825,6 +825,34 @@ class InputFileUnreadable(CommandError):
     next_step = "give .npy, .npz, .json files or images; `lightkeeper models describe NAME` shows what the model takes"
 
 
+class LedgerMissing(CommandError):
+    """The state folder has no ledger of captures: no agent has kept any there."""
+
+    reason = "LEDGER_MISSING"
+    next_step = "give the agent's configuration with -c, or its state folder with --state, as the agent's user"
+
+
+class CaptureUnknown(CommandError):
+    """The ledger has no capture of this id: never accepted, or forgotten since."""
+
+    reason = "CAPTURE_UNKNOWN"
+    next_step = "check the id; what is done with is forgotten after lightkeeper_ledger_retention_days"
+
+
+class AuditFailed(CommandError):
+    """The ledger does not add up, or does not agree with the files."""
+
+    reason = "AUDIT_FAILED"
+    next_step = "keep a copy of the spool folder, look into the agent's log, and report it"
+
+
+class FlushIncomplete(CommandError):
+    """Not everything that waited was delivered within the time."""
+
+    reason = "FLUSH_INCOMPLETE"
+    next_step = "look into the agent's log for what holds the delivery up; the captures wait in the spool"
+
+
 class ExtraMissing(CommandError):
     """The command needs a part of Lightkeeper that is not installed."""
 
