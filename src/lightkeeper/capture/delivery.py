@@ -23,6 +23,7 @@ from lightkeeper.capture.ledger import Batch, State
 from lightkeeper.capture.retry import SLOW, Quarantine, Retry, decide, is_suspect
 from lightkeeper.capture.sink import Sink
 from lightkeeper.capture.spool import Spool
+from lightkeeper.capture.undelivered import Undelivered
 from lightkeeper.errors import AgentError, DeliveryInterrupted, Unexpected
 
 log = logging.getLogger(__name__)
@@ -36,6 +37,7 @@ class Delivery:
         spool: Spool,
         sink: Sink,
         *,
+        undelivered: Undelivered,
         push_period_seconds: float,
         stopping: threading.Event,
         now_ns: Callable[[], int] = time.time_ns,
@@ -46,6 +48,7 @@ class Delivery:
         self.counts: Counter[str] = Counter(delivered=0, failed=0, quarantined=0)
         self._spool = spool
         self._sink = sink
+        self._undelivered = undelivered
         self._push_period_seconds = push_period_seconds
         self._stopping = stopping
         self._now_ns = now_ns
@@ -199,6 +202,8 @@ class Delivery:
 
     def _set_aside(self, batch: Batch, fault: AgentError) -> None:
         """Quarantine a batch."""
+        captures = self._spool.captures_of(batch)
+        cause_file = self._undelivered.keep(batch, captures, fault, now_ns=self._now_ns())
         self._spool.give_up(batch, State.QUARANTINED, f"{fault.reason}: {fault.message}")
         self.counts["quarantined"] += 1
         log.warning(
@@ -208,6 +213,7 @@ class Delivery:
                 "captures": batch.captures,
                 "reason": fault.reason,
                 "problem": fault.message,
+                "cause_file": cause_file,
                 "next_step": fault.next_step,
             },
         )

@@ -26,6 +26,9 @@ from lightkeeper.errors import DestinationFaulty, DestinationFull, DestinationMi
 UNFINISHED = ".lightkeeper"
 """The folder for files that are being written."""
 
+UNFINISHED_SUFFIX = ".part"
+"""What their names end in, so that no reader takes one for a batch."""
+
 COPY_CHUNK_BYTES = 1024 * 1024
 
 _NO_LINK = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EEXIST}
@@ -82,7 +85,7 @@ class DiskSink:
                 self._files.sync_folder(folder)
             target = self.folder / key
             self._files.make_folder(target.parent, mode=self._folder_mode)
-            unfinished = self._unfinished / target.name
+            unfinished = self._unfinished / f"{target.name}{UNFINISHED_SUFFIX}"
             self._files.write(unfinished, [lines], mode=self._mode)
             self._files.rename(unfinished, target)
             self._files.sync_folder(target.parent)
@@ -100,7 +103,7 @@ class DiskSink:
                 raise
             if error.errno == errno.EEXIST and _same_file(source, target):
                 return
-            self._copy(item, self._unfinished / f"{batch.name}-{target.name}", target)
+            self._copy(item, self._unfinished / f"{batch.name}-{target.name}{UNFINISHED_SUFFIX}", target)
 
     def _copy(self, item: Placed, unfinished: Path, target: Path) -> None:
         self._files.write(unfinished, _chunks(item), mode=self._mode)
