@@ -25,6 +25,7 @@ from lightkeeper.capture.sampler import Sampler
 from lightkeeper.capture.sampling import Sampling
 from lightkeeper.capture.sink import Layout, Sink
 from lightkeeper.capture.spool import Keep, Room, Spool
+from lightkeeper.capture.undelivered import Undelivered
 from lightkeeper.config import Config
 from lightkeeper.config.values import WhenFull
 from lightkeeper.device import DeviceIdentity
@@ -70,6 +71,7 @@ class CaptureLine:
         self.delivery = Delivery(
             self.spool,
             self._sink(layout, files, notes),
+            undelivered=Undelivered(self.spool.quarantine, layout=layout, files=files),
             push_period_seconds=config.push_period_seconds,
             stopping=self._stopping,
         )

@@ -210,7 +210,7 @@ class Delivery:
             "batch_quarantined",
             extra={
                 "batch": batch.name,
-                "captures": batch.captures,
+                "captures": len(captures),
                 "reason": fault.reason,
                 "problem": fault.message,
                 "cause_file": cause_file,

@@ -21,7 +21,7 @@ from pathlib import Path
 from lightkeeper.capture.disk import DiskSink, require_whole
 from lightkeeper.capture.files import PRIVATE_FILE, PRIVATE_FOLDER, Files
 from lightkeeper.capture.ledger import Batch, Waiting
-from lightkeeper.capture.quarantine import CAUSE, Quarantine
+from lightkeeper.capture.quarantine import CAUSE
 from lightkeeper.capture.record import precise_text
 from lightkeeper.capture.sink import Layout
 from lightkeeper.errors import AgentError, DeliveryFailed
@@ -30,12 +30,11 @@ DAMAGED_SUFFIX = ".damaged.jsonl"
 
 
 class Undelivered:
-    """The batches that were given up, as things of the quarantine, which bounds them."""
+    """The batches that were given up, as things of the quarantine folder, which `Spool.maintain` keeps within bounds."""
 
-    def __init__(self, quarantine: Quarantine, *, layout: Layout, files: Files) -> None:
-        """Take the quarantine, and the layout that lines have elsewhere."""
-        self._quarantine = quarantine
-        self._folder = quarantine.folder
+    def __init__(self, folder: Path, *, layout: Layout, files: Files) -> None:
+        """Take the quarantine folder, and the layout that lines have elsewhere."""
+        self._folder = folder
         self._layout = replace(layout, dated=False)
         self._files = files
 
@@ -67,7 +66,6 @@ class Undelivered:
                 self._save_remains(place, batch, damaged)
             self._files.write(path, [json.dumps(cause, indent=2).encode() + b"\n"])
             self._files.sync_folder(self._folder)
-            self._quarantine.trim()
         return path
 
     def _is_whole(self, batch: Batch, capture: Waiting) -> bool:
