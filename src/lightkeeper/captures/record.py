@@ -62,7 +62,10 @@ class Entry:
                 expected=expected,
                 given=len(data),
             )
-        return np.frombuffer(data, self.data_type.dtype).reshape(self.shape)
+        try:
+            return np.frombuffer(data, self.data_type.dtype).reshape(self.shape)
+        except ValueError as error:  # numpy has no array of 65 dimensions, or of 2^62 times nothing
+            raise PayloadUnreadable(f"{self.name} has the shape {list(self.shape)}", name=self.name) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +138,7 @@ def parse(text: bytes, file: str, line: int, payload: Callable[[str], bytes]) ->
 def _text(said: Json, key: str, default: str | None = None) -> str:
     value = said.get(key, default)
     if isinstance(value, str):
-        return value
+        return value.encode("utf-8", "replace").decode()  # half a character, which JSON can write, is none
     raise ValueError(f"{key} is {'missing' if value is None else 'not a string'}")
 
 
@@ -179,7 +182,7 @@ def _described(entry: Json) -> tuple[DataType | None, tuple[int, ...] | None]:
     data_type, shape = entry.get("dataType"), entry.get("shape")
     if data_type is None or shape is None:
         return None, None
-    if data_type not in DataType.__members__:
+    if not isinstance(data_type, str) or data_type not in DataType.__members__:
         raise ValueError(f"dataType is {data_type!r}"[:80])
     if not isinstance(shape, list) or not all(type(size) is int and 0 <= size < 2**63 for size in shape):
         raise ValueError(f"shape is {shape!r}"[:80])
