@@ -10,7 +10,7 @@ The home of pyarrow, which is the extra `parquet`. A file has three kinds of col
   are all of one data type and small. They say the same once more, in the form that queries want.
 
 The batches are read twice, first for the names, types and sizes that make the columns. Rows are written in groups of
-about `GROUP_BYTES`, so that memory stays small whatever there is to read; the file appears when it is whole.
+about `GROUP_BYTES` of payload, so that memory stays small whatever there is to read; the file appears when it is whole.
 """
 
 from __future__ import annotations
@@ -36,8 +36,6 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 
 GROUP_BYTES = 32 * 1024 * 1024
-"""Payload bytes in memory at which the rows so far are written; one capture may be larger."""
-
 GROUP_ROWS = 16_384
 SMALL_ELEMENTS = 1024
 MAX_TENSOR_COLUMNS = 256
@@ -47,16 +45,18 @@ PREFIXES = {"inputs": "input_", "outputs": "output_"}
 REPEATING = ["device", "fleet", "model", "version", "rule", "package_digest", "agent_version", "file"]
 
 
-def to_parquet(
+def to_parquet(  # noqa: PLR0913 - what, where to, and who is told; most of it left out in most calls
     captures: Captures,
     path: Path,
     wanted: Wanted = EVERYTHING,
     *,
     on_damage: Callable[[Damage], object] = refuse,
     on_batch: Callable[[int, int], object] = lambda _done, _total: None,
+    group_bytes: int = GROUP_BYTES,
 ) -> int:
     """Write the wanted captures into a new Parquet file, and return how many they were.
 
+    `group_bytes` of payloads make a group of rows, which is what is held in memory; one capture may be larger.
     `on_damage` and `on_batch` are `Captures.records`'; a capture with a payload that cannot be read counts as damaged.
     Raises `ExtraMissing`, `OutputExists`, `OutputUnwritable`, or what reading raises.
     """
@@ -73,10 +73,13 @@ def to_parquet(
         _new_file(path) as unfinished,
         parquet.ParquetWriter(unfinished, schema, compression=COMPRESSION, use_dictionary=REPEATING) as writer,
     ):
-        for rows in _groups(captures.records(wanted, on_damage=on_damage, on_batch=on_batch), columns, on_damage):
+        records = captures.records(wanted, on_damage=on_damage, on_batch=on_batch)
+        for rows in _groups(records, columns, on_damage, group_bytes):
+            count += len(rows)
             arrays = [pa.array([row.get(field.name) for row in rows], field.type) for field in schema]
             writer.write_table(pa.Table.from_arrays(arrays, schema=schema), row_group_size=len(rows))
-            count += len(rows)
+            del arrays
+            rows.clear()  # before the next group is read
     return count
 
 
@@ -128,7 +131,10 @@ def _schema(columns: dict[str, DataType]) -> pa.Schema:
 
 
 def _groups(
-    records: Iterator[Record], columns: dict[str, DataType], on_damage: Callable[[Damage], object]
+    records: Iterator[Record],
+    columns: dict[str, DataType],
+    on_damage: Callable[[Damage], object],
+    group_bytes: int,
 ) -> Iterator[list[Row]]:
     rows: list[Row] = []
     held_bytes = 0
@@ -140,7 +146,7 @@ def _groups(
             continue
         rows.append(row)
         held_bytes += size_bytes
-        if held_bytes >= GROUP_BYTES or len(rows) >= GROUP_ROWS:
+        if held_bytes >= group_bytes or len(rows) >= GROUP_ROWS:
             yield rows
             rows, held_bytes = [], 0
     if rows:
