@@ -16,6 +16,7 @@ from lightkeeper.cli import run
 from lightkeeper.client import Client
 from tests.support import models
 from tests.support.agents import AgentProcess
+from tests.support.seaweed import Seaweed
 
 settings.register_profile("project", deadline=None)  # machines are noisy: a property is no stopwatch
 settings.load_profile("project")
@@ -90,3 +91,13 @@ def _imported(folder: Path, name: str) -> ModuleType:
     sys.modules[name] = module  # the stubs import the messages by this name
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="session")
+def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seaweed]:
+    """One real S3 for all tests; each makes buckets of its own."""
+    server = Seaweed(tmp_path_factory.mktemp("seaweed"))
+    try:
+        yield server.wait_until_started()
+    finally:
+        server.stop()

@@ -11,7 +11,8 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 from lightkeeper import __version__
@@ -20,13 +21,15 @@ from lightkeeper.capture.disk import DiskSink
 from lightkeeper.capture.files import RealFiles
 from lightkeeper.capture.journal import Durability
 from lightkeeper.capture.notes import Notes
+from lightkeeper.capture.pace import Pace
 from lightkeeper.capture.recorder import Recorder
 from lightkeeper.capture.sampler import Sampler
 from lightkeeper.capture.sampling import Sampling
 from lightkeeper.capture.sink import Layout, Sink
-from lightkeeper.capture.spool import Keep, Room, Spool
+from lightkeeper.capture.spool import Batch, Keep, Receipt, Room, Spool, Waiting
 from lightkeeper.capture.undelivered import Undelivered
-from lightkeeper.config import Config
+from lightkeeper.capture.uploader import ObjectSink, Uploader
+from lightkeeper.config import Config, Provider
 from lightkeeper.config.values import WhenFull
 from lightkeeper.device import DeviceIdentity
 from lightkeeper.errors import AgentError
@@ -82,6 +85,7 @@ class CaptureLine:
             accepted=self.delivery.accepted,
         )
         self.sampling = Sampling(Sampler(config.capture_rules), self.recorder) if config.capture_rules else None
+        self._cloud_fault = _cloud_fault(config) if config.captures_to_cloud else None
         self._threads = [self._thread("delivery", self.delivery.run), self._thread("upkeep", self._keep_up)]
 
     def start(self) -> None:
@@ -107,14 +111,31 @@ class CaptureLine:
         return path.absolute()
 
     def _sink(self, layout: Layout, files: RealFiles, notes: Notes) -> Sink:
+        config = self._config
+        if config.captures_to_cloud:
+            return _Later(lambda: ObjectSink(self._uploader(notes), layout=layout, spool=self.spool))
         sink = DiskSink(self._disk_path(), layout=layout, files=files, notes=notes)
         sink.clean(self.spool.id)
         return sink
 
+    def _uploader(self, notes: Notes) -> Uploader:
+        from lightkeeper.providers.aws import AwsStore
+
+        config = self._config
+        bucket = config.bucket or ""
+        store = AwsStore(bucket, region=config.region or None, endpoint=config.s3_endpoint)
+        pace = Pace(
+            bytes_per_second=config.upload_bytes_per_second,
+            bytes_per_day=config.upload_bytes_per_day,
+            notes=notes,
+            stopping=self._stopping,
+        )
+        return Uploader(store, place=f"s3://{bucket}", pace=pace)
+
     def _destination_fault(self) -> str | None:
         """Return why captures could never be delivered as configured, or None."""
         if self._config.captures_to_cloud:
-            return None
+            return self._cloud_fault
         nearest = self._disk_path()
         while not nearest.exists() and nearest != nearest.parent:
             nearest = nearest.parent
@@ -136,3 +157,26 @@ class CaptureLine:
 
     def _thread(self, name: str, work: Callable[[], None]) -> threading.Thread:
         return threading.Thread(target=work, name=name, daemon=True)
+
+
+class _Later:
+    """A sink that its first delivery makes, in the delivery's own thread: importing boto3 takes a good while."""
+
+    def __init__(self, make: Callable[[], Sink]) -> None:
+        self._make = make
+        self._sink: Sink | None = None
+
+    def deliver(self, batch: Batch, captures: Sequence[Waiting]) -> Receipt:
+        """See `Sink.deliver`."""
+        if self._sink is None:
+            self._sink = self._make()
+        return self._sink.deliver(batch, captures)
+
+
+def _cloud_fault(config: Config) -> str | None:
+    """Return why this build could never upload with this configuration, or None."""
+    if config.provider is Provider.CUSTOM:
+        return "this build has no Custom provider"
+    if find_spec("boto3") is None:
+        return "boto3 is not installed (the extra `aws`)"
+    return None
