@@ -40,7 +40,18 @@ HOMES = {
 }
 """Where each heavy dependency may be imported; a path that ends in a slash stands for all below it."""
 
-HEAVY = ("boto3", "cryptography", "google.protobuf", "grpc", "numpy", "onnxruntime", "psutil", "pyarrow", "pydantic", "rich")
+HEAVY = (
+    "boto3",
+    "cryptography",
+    "google.protobuf",
+    "grpc",
+    "numpy",
+    "onnxruntime",
+    "psutil",
+    "pyarrow",
+    "pydantic",
+    "rich",
+)
 """What the command line's `--help` must not wait for."""
 
 GENERATED = {"src/lightkeeper/transport/agent_pb2.py", "src/lightkeeper/transport/agent_pb2.pyi"}

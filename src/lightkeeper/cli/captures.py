@@ -140,14 +140,22 @@ def _wanted(args: argparse.Namespace) -> Wanted:
 
 
 def _row(record: Record, damage: _DamageReport) -> list[str]:
+    between = "\n" if sys.stdout.isatty() else "; "
+    inputs = [_described(record, entry, damage) for entry in record.inputs + record.auxiliary_inputs]
+    outputs = [_described(record, entry, damage) for entry in record.outputs + record.auxiliary_outputs]
     return [
         str(record.time)[:23].replace("T", " "),
-        record.id,
-        f"{record.model} {record.version}",
-        record.rule,
-        "\n".join(_described(record, entry, damage) for entry in record.inputs + record.auxiliary_inputs),
-        "\n".join(_described(record, entry, damage) for entry in record.outputs + record.auxiliary_outputs),
+        _printable(record.id),
+        _printable(f"{record.model} {record.version}"),
+        _printable(record.rule),
+        between.join(map(_printable, inputs)),
+        between.join(map(_printable, outputs)),
     ]
+
+
+def _printable(text: str) -> str:
+    """Return text on one line: what a terminal would take for a command, or a reader for an end, is escaped."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
 
 
 def _described(record: Record, entry: Entry, damage: _DamageReport) -> str:
