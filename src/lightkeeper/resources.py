@@ -22,7 +22,10 @@ MAPPED_FROM_BYTES = 4 * 1024 * 1024
 KEPT_FREE_BYTES = 16 * 1024 * 1024
 """What the C library keeps at hand of what is freed, so that a picture a call does not go to the system and back."""
 
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # <malloc.h>
+ARENAS = 2
+"""Heaps that the C library shares out to threads; each keeps what it has at hand, and by itself it makes 8 a processor."""
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # <malloc.h>
 
 _UNLIMITED_BYTES = 1 << 60
 """A memory limit from here on is cgroup v1's way to say none."""
@@ -52,9 +55,9 @@ def available_memory_bytes(*, root: Path = ROOT) -> int:
 
 
 def settle_memory() -> None:
-    """Have the C library give large blocks back as soon as they are freed, whatever was freed before.
+    """Have the C library give large blocks back as soon as they are freed, and keep few heaps (docs/adr/0004).
 
-    Left alone, it raises both limits to the size of the largest block it has seen freed: once a model is closed, the
+    Left alone, it raises its limits to the size of the largest block it has seen freed: once a model is closed, the
     next one's weights are laid among small blocks, and part of them stays with the process. Does nothing off glibc.
     """
     if sys.platform != "linux":
@@ -63,6 +66,7 @@ def settle_memory() -> None:
     if option is not None:
         option(_M_MMAP_THRESHOLD, MAPPED_FROM_BYTES)
         option(_M_TRIM_THRESHOLD, KEPT_FREE_BYTES)
+        option(_M_ARENA_MAX, ARENAS)
 
 
 def give_back_memory() -> None:
