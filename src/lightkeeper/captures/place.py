@@ -138,7 +138,7 @@ class Bucket:
         path = unquote(reference) if reference.startswith(FILE_SCHEME) else reference
         candidates.append(f"{batch.removesuffix(BATCH_SUFFIX)}/{_last_part(path)}")
         for key in dict.fromkeys(candidates):
-            content = self._objects.read(key)
+            content = None if _wanders(key) else self._objects.read(key)
             if content is not None:
                 return content
         raise _unreadable(batch, reference, self.address)
@@ -146,6 +146,11 @@ class Bucket:
 
 def _last_part(path: str) -> str:
     return path.rpartition("/")[2]
+
+
+def _wanders(key: str) -> bool:
+    """Whether a key would be a path that leads elsewhere, or to a folder; stores differ in what they make of those."""
+    return key.endswith("/") or not {".", ".."}.isdisjoint(key.split("/"))
 
 
 def _opened(path: Path) -> BinaryIO:
