@@ -23,7 +23,7 @@ KEPT_FREE_BYTES = 16 * 1024 * 1024
 """What the C library keeps at hand of what is freed, so that a picture a call does not go to the system and back."""
 
 ARENAS = 2
-"""Heaps that the C library shares out to threads; each keeps what it has at hand, and by itself it makes 8 a processor."""
+"""Heaps that the C library shares out to threads; each keeps memory at hand, and by itself it makes 8 a processor."""
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # <malloc.h>
 
