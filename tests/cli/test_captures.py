@@ -53,7 +53,7 @@ def test_captures_are_shown_the_newest_first(shell: Shell) -> None:
     """In a pipe, one line a capture with what it is of."""
     lines = shell.run("show", "captures").stdout.splitlines()
     assert [line.split("\t")[1] for line in lines] == ["c", "b", "a"]
-    assert "; frame.jpg file://" in lines[1]
+    assert "; frame.jpg (in a file)\t" in lines[1]
     assert "2023-11-14 22:13:20.000\ta\tturbine 1.0\t\tx FLOAT32[1, 3] 1 2 3\ty INT64[10] 0 1 2 3 4 5 …" in lines
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from math import inf
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -148,3 +150,12 @@ def test_no_value_is_refused_with_anything_but_words(value: object) -> None:
         assert str(error)  # noqa: PT017 - either outcome is right
     else:
         assert all(isinstance(rule, CaptureRule) for rule in rules)
+
+
+def test_the_rules_of_the_documentation_are_rules() -> None:
+    """Whoever copies them has what the page says."""
+    page = (Path(__file__).parents[2] / "docs" / "captures.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```json\n(.*?)```", page, re.DOTALL)
+    undecided, background = parse(json.loads(example)["lightkeeper_capture_rules"])
+    assert (undecided.band, undecided.per_minute) == (Band("score", Measure.MAX, 0.4, 0.6), 6)
+    assert (background.model, background.share, background.per_day, background.inputs) == ("*", 0.001, 500, False)

@@ -161,7 +161,7 @@ def _printable(text: str) -> str:
 def _described(record: Record, entry: Entry, damage: _DamageReport) -> str:
     """Return an entry in short: its type and shape, and the first of its values where they stand in the line."""
     if entry.data_type is None or entry.shape is None:
-        size = entry.reference or f"{len(entry.data())} bytes"
+        size = f"({len(entry.data())} bytes)" if entry.reference is None else "(in a file)"
         return f"{entry.name} {size}"
     described = f"{entry.name} {entry.data_type.name}{list(entry.shape)}"
     if entry.reference is not None:
