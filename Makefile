@@ -4,10 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test lint types imports bench bench-quick bench-onnx proto docs lock clean
+.PHONY: help setup demo test lint types imports bench bench-quick bench-capture bench-onnx proto docs lock clean
 
 help:            ## show the verbs
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 setup: $(STAMP)  ## make .venv and install the locked requirements
 
@@ -40,6 +40,9 @@ bench: $(STAMP)  ## measure the agent beside a bare gRPC server, and write docs/
 
 bench-quick: $(STAMP) ## the short form, under a minute; writes nothing
 	$(BIN)/python -m bench --effort quick
+
+bench-capture: $(STAMP) ## measure capture beside a bare fdatasync, and write docs/benchmarks-capture.md
+	$(BIN)/python -m bench.capture --write docs/benchmarks-capture.md
 
 bench-onnx: $(STAMP) ## measure ONNX Runtime's settings (docs/adr/0003-onnx-runtime-settings.md), five minutes
 	$(BIN)/python bench/onnx_settings.py
