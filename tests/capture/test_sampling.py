@@ -28,7 +28,7 @@ class Keeper:
 
     def __init__(self) -> None:
         self.kept: list[tuple[CaptureRequest, PackageIdentity, str]] = []
-        self.fault: AgentError | None = None
+        self.fault: AgentError | MemoryError | None = None
 
     def record(self, request: CaptureRequest, package: PackageIdentity, *, rule: str = "") -> None:
         """See `lightkeeper.capture.sampling.Keeper`."""
@@ -94,13 +94,15 @@ def test_a_lost_sample_is_counted_and_said_when_it_begins_and_ends(caplog: pytes
         keeper.fault = CaptureBufferFull("the buffer is full", buffer=1)
         consider(sampling, 50)
         keeper.fault = SpoolBroken("the disk is gone")
-        consider(sampling, 50)
+        consider(sampling, 49)
+        keeper.fault = MemoryError()
+        consider(sampling)
         keeper.fault = None
         consider(sampling, 2)
         keeper.fault = SpoolBroken("the disk is gone again")
         consider(sampling)
     assert sampling.kept == {"rule": 3}
-    assert sampling.lost == {"CAPTURE_BUFFER_FULL": 50, "SPOOL_BROKEN": 51}
+    assert sampling.lost == {"CAPTURE_BUFFER_FULL": 50, "SPOOL_BROKEN": 50, "MEMORY_SHORT": 1}
     assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
         ("WARNING", "samples_lost"),
         ("INFO", "samples_kept_again"),

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from lightkeeper.capture.record import flat
 from lightkeeper.capture.recorder import CaptureRequest
 from lightkeeper.capture.sampler import Sampler
-from lightkeeper.errors import AgentError
+from lightkeeper.errors import AgentError, MemoryShort
 from lightkeeper.model import PackageIdentity
 from lightkeeper.tensor import DataType, Tensor, TensorMetadata
 
@@ -67,17 +67,15 @@ class Sampling:
         if rule is None:
             return
         answers = {output.name: array for output, array in zip(outputs, arrays, strict=True)}
-        request = CaptureRequest(
-            alias,
-            self._new_id(),
-            None,
-            _tensors(inputs) if rule.inputs else (),
-            _tensors(answers) if rule.outputs else (),
-        )
         try:
+            kept_inputs = _tensors(inputs) if rule.inputs else ()
+            kept_outputs = _tensors(answers) if rule.outputs else ()
+            request = CaptureRequest(alias, self._new_id(), None, kept_inputs, kept_outputs)
             self._keeper.record(request, package, rule=rule.name)
         except AgentError as error:
             self._count_lost(rule.name, error)
+        except MemoryError:  # the copy of a large input found no room; the inference itself had it
+            self._count_lost(rule.name, MemoryShort("there is no memory for a sample", rule=rule.name))
         else:
             self._count_kept(rule.name)
 
