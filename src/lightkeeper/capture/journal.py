@@ -225,10 +225,10 @@ class Journal:
         if size_bytes >= CHECKPOINT_BYTES:
             self.read("PRAGMA wal_checkpoint(PASSIVE)")
 
-    def close(self) -> None:
-        """Let go of the file."""
+    def close(self, *, save: bool = True) -> None:
+        """Let go of the file; what is in memory is left in it, unless nothing came of the start."""
         with self._writing:
-            if self._database is not None and self._durability.in_memory:
+            if save and self._database is not None and self._durability.in_memory:
                 self._save()
             self._let_go()
 

@@ -6,7 +6,7 @@ each adds its weight to a carry, and the one with which the carry reaches 2^L st
 
 Invariants:
 
-1. The weights of all accepted captures that were not thinned, and the carry, add up to the number accepted.
+1. The weights of all accepted captures that were not thinned, and the carries, add up to the number accepted.
 2. Between two captures that stay at level L, at most 2 * 2^L were accepted.
 3. A batch that was handed out for delivery is never thinned.
 4. One call thins at most `THIN_STEP` captures and one batch.
@@ -58,6 +58,9 @@ class Counts:
     reusable_bytes: int = 0
     level: int = 0
     carry: int = 0
+    """Of the captures that come."""
+    passing: int = 0
+    """Of those that wait, while a level goes over them piece by piece."""
     thinned_to: int = 0
 
     @property
@@ -79,7 +82,7 @@ class Counts:
         )
         said = dict(database.execute("SELECT name, value FROM meta WHERE name LIKE 'thin_%'"))
         self.level, self.carry = said.get("thin_level", 0), said.get("thin_carry", 0)
-        self.thinned_to = said.get("thin_done", 0)
+        self.passing, self.thinned_to = said.get("thin_passing", 0), said.get("thin_done", 0)
         self.take_reusable(database)
         self.stale = False
 
@@ -191,13 +194,13 @@ def thin(database: sqlite3.Connection, counts: Counts, *, ended_ms: int) -> Ende
     """Thin a part of what waits, oldest first, and go on a level where all has been; None where nothing can be."""
     batches = _batches_after(database, counts.thinned_to)
     if not batches and counts.thinned_to:
-        counts.thinned_to = 0
+        _end_pass(counts)
         batches = _batches_after(database, 0)
     if not batches or (not counts.thinned_to and counts.level >= MAX_LEVEL):
         return None
     if not counts.thinned_to:
         counts.level += 1
-    weight, carry, last_kept = 1 << counts.level, 0, None
+    weight = 1 << counts.level
     gone: list[int] = []
     kept: list[tuple[int, int]] = []
     for seq, own_weight in database.execute(
@@ -205,17 +208,13 @@ def thin(database: sqlite3.Connection, counts: Counts, *, ended_ms: int) -> Ende
         " WHERE b.state = 1 AND b.begun = 0 AND b.seq BETWEEN ? AND ? AND c.state = 0 ORDER BY b.seq, c.seq",
         (batches[0], batches[-1]),
     ).fetchall():
-        carry += own_weight
-        if carry < weight:
+        counts.passing += own_weight
+        if counts.passing < weight:
             gone.append(seq)
-            continue
-        kept.append((carry, seq))
-        last_kept, carry = seq, 0
+        else:
+            kept.append((counts.passing, seq))
+            counts.passing = 0
     database.executemany("UPDATE captures SET weight = ? WHERE seq = ?", kept)
-    if last_kept is not None:
-        database.execute("UPDATE captures SET weight = weight + ? WHERE seq = ?", (carry, last_kept))
-    else:
-        counts.carry += carry
     ended = end_captures(
         database,
         gone,
@@ -236,9 +235,15 @@ def fall(database: sqlite3.Connection, counts: Counts, room: Room) -> bool:
     if not counts.level or counts.held_bytes > LOW_WATER * room.spool_max_bytes:
         return False
     counts.level -= 1
-    counts.thinned_to = 0
+    _end_pass(counts)
     save(database, counts)
     return True
+
+
+def _end_pass(counts: Counts) -> None:
+    """Begin at the oldest again; what the last pass carried goes to the next capture that comes."""
+    counts.carry += counts.passing
+    counts.passing = counts.thinned_to = 0
 
 
 def save(database: sqlite3.Connection, counts: Counts) -> None:
@@ -246,6 +251,7 @@ def save(database: sqlite3.Connection, counts: Counts) -> None:
     for name, value in (
         ("thin_level", counts.level),
         ("thin_carry", counts.carry),
+        ("thin_passing", counts.passing),
         ("thin_done", counts.thinned_to),
     ):
         database.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, value))

@@ -38,6 +38,7 @@ class Quarantine:
         self._files = files
         self._now_ms = now_ms
         self._limit_bytes = limit_bytes
+        self._placed = 0
 
     def take(self, path: Path, *, why: str) -> Path:
         """Move a file or folder here and return where it lies now. Raises `OSError`."""
@@ -79,11 +80,11 @@ class Quarantine:
     def _place(self, name: str) -> Path:
         """Return a free path whose name sorts by age."""
         now_ms = self._now_ms()
-        for number in range(1_000_000):
-            path = self.folder / f"{now_ms:015d}-{number:06d}-{name}"[:200]
+        while True:
+            self._placed += 1
+            path = self.folder / f"{now_ms:015d}-{self._placed:06d}-{name}"[:200]
             if not os.path.lexists(path) and not os.path.lexists(_cause_of(path)):
                 return path
-        raise FileExistsError(self.folder / name)
 
     def _write_cause(self, kept: Path, what: str, why: str) -> None:
         when = datetime.fromtimestamp(self._now_ms() / 1000, UTC).isoformat(timespec="milliseconds")

@@ -34,23 +34,38 @@ OURS = frozenset(
 log = logging.getLogger(__name__)
 
 
-def open_journal(
-    folder: Path, durability: Durability, quarantine: Quarantine, *, on_rollback: Callable[[], None]
+def start(
+    folder: Path,
+    durability: Durability,
+    quarantine: Quarantine,
+    *,
+    on_rollback: Callable[[], None],
+    now_ms: Callable[[], int],
 ) -> Journal:
-    """Open the spool's database; a damaged one is moved aside and a new one begun.
+    """Open the spool's database and put in order what lies beside it; a damaged one is moved aside and a new one begun.
 
     Raises `SpoolBroken`, `SpoolDiskFull`, `SpoolTooNew` or `OSError`.
     """
+
+    def attempt() -> Journal:
+        journal = Journal(folder / DATABASE, SCHEMA, FORMAT_VERSION, durability, on_rollback=on_rollback)
+        try:
+            _tidy(folder, journal, quarantine, now_ms=now_ms)
+        except BaseException:
+            journal.close(save=False)
+            raise
+        return journal
+
     if (folder / DAMAGED_MARK).exists():
         _move_aside(folder, quarantine, "it proved damaged while the agent ran")
         (folder / DAMAGED_MARK).unlink()
     try:
-        return Journal(folder / DATABASE, SCHEMA, FORMAT_VERSION, durability, on_rollback=on_rollback)
+        return attempt()
     except SpoolBroken as error:
         if not is_damage(error):
             raise
         _move_aside(folder, quarantine, error.message)
-    return Journal(folder / DATABASE, SCHEMA, FORMAT_VERSION, durability, on_rollback=on_rollback)
+    return attempt()
 
 
 def _move_aside(folder: Path, quarantine: Quarantine, cause: str) -> None:
@@ -62,8 +77,8 @@ def _move_aside(folder: Path, quarantine: Quarantine, cause: str) -> None:
         (folder / name).unlink(missing_ok=True)
 
 
-def tidy(folder: Path, journal: Journal, quarantine: Quarantine, *, now_ms: Callable[[], int]) -> None:
-    """Put in order what lies in the folder. Raises `SpoolBroken`, `SpoolDiskFull` or `OSError`."""
+def _tidy(folder: Path, journal: Journal, quarantine: Quarantine, *, now_ms: Callable[[], int]) -> None:
+    """Complete or quarantine whatever lies in the folder. Raises `SpoolBroken`, `SpoolDiskFull` or `OSError`."""
     for entry in sorted(folder.iterdir()):
         if entry.name not in OURS:
             quarantine.take(entry, why="a foreign file in the spool's folder")

@@ -48,7 +48,7 @@ from lightkeeper.capture.payloads import PayloadFile, Payloads
 from lightkeeper.capture.pressure import Counts, Gate, Room, Ticket
 from lightkeeper.capture.quarantine import Quarantine
 from lightkeeper.capture.record import Stored
-from lightkeeper.capture.recovery import DAMAGED_MARK, PAYLOADS, QUARANTINE, open_journal, tidy
+from lightkeeper.capture.recovery import DAMAGED_MARK, PAYLOADS, QUARANTINE, start
 from lightkeeper.capture.upkeep import DAY_MS, Keep
 from lightkeeper.errors import AgentError, CaptureIdTaken, SpoolBroken, SpoolFull
 
@@ -103,13 +103,12 @@ class Spool:
         with translated(folder):
             for made in (folder, self.payloads, self.quarantine):
                 files.make_folder(made, mode=PRIVATE_FOLDER)
-            self.journal = open_journal(folder, durability, self._quarantine, on_rollback=self._forget_counts)
+            self.journal = start(folder, durability, self._quarantine, on_rollback=self._forget_counts, now_ms=now_ms)
             try:
-                tidy(folder, self.journal, self._quarantine, now_ms=now_ms)
                 fresh = durability.in_memory  # numbers that a crash took back must not name another batch again
                 self._id = self._write(lambda database: self._begin(database, fresh=fresh))
             except BaseException:
-                self.journal.close()
+                self.journal.close(save=False)
                 raise
 
     # --- accepting ---------------------------------------------------------------------------------------------------

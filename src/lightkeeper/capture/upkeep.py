@@ -70,5 +70,5 @@ def vacuum(database: sqlite3.Connection) -> None:
     ((free_pages,),) = database.execute("PRAGMA freelist_count")
     ((page_bytes,),) = database.execute("PRAGMA page_size")
     pages = min(VACUUM_STEP_PAGES, free_pages - KEEP_FREE_BYTES // page_bytes)
-    if pages > 0:
-        database.execute(f"PRAGMA incremental_vacuum({pages})").fetchall()
+    for _ in range(pages):
+        database.execute("PRAGMA incremental_vacuum(1)")  # with a higher number, Python would end it after one page
