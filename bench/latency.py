@@ -50,7 +50,7 @@ class InProcess:
             description = ModelDescription(name, str(model.path), session.inputs, session.outputs)
             registry.publish(LoadedModel(description, PackageIdentity(name, "1.0", digest=""), session))
         unused: Any = None  # Predict loads nothing and captures nothing
-        service = AgentService(registry=registry, loader=unused, recorder=unused, spool=unused)
+        service = AgentService(registry=registry, loader=unused, recorder=unused, spool=unused, captures=unused)
         self._predict = Servicer(service).methods()[f"/{SERVICE}/Predict"].handler
 
     def run(self, model: Model) -> Callable[[], list[Array]]:

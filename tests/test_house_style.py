@@ -54,7 +54,9 @@ HEAVY = (
 )
 """What the command line's `--help` must not wait for."""
 
-GENERATED = {"src/lightkeeper/transport/agent_pb2.py", "src/lightkeeper/transport/agent_pb2.pyi"}
+GENERATED = {
+    f"src/lightkeeper/transport/{contract}_pb2.{kind}" for contract in ("agent", "control") for kind in ("py", "pyi")
+}
 
 
 @cache

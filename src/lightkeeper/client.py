@@ -33,8 +33,9 @@ from lightkeeper.model import ModelDescription
 from lightkeeper.tensor import DataType
 from lightkeeper.transport import agent_pb2 as wire
 from lightkeeper.transport import codec, status
+from lightkeeper.transport import control_pb2 as control_wire
 from lightkeeper.transport.segments import Segment, SegmentPool
-from lightkeeper.transport.servicer import SERVICE
+from lightkeeper.transport.servicer import CONTROL, SERVICE
 
 Array = npt.NDArray[Any]
 ResponseType = TypeVar("ResponseType", bound=Message)
@@ -137,8 +138,18 @@ class Client:
         response = self._call("Predict", request, wire.PredictResponse)
         return {codec.name_from_wire(output.tensor_metadata.name): _array(output) for output in response.tensors}
 
-    def _call(self, method: str, request: Message, response: type[ResponseType]) -> ResponseType:
-        call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = self._channel.unary_unary(f"/{SERVICE}/{method}")
+    def flush_captures(self, timeout_seconds: float) -> bool:
+        """Have the agent deliver every capture that waits; return whether all of it was, within the time (0 to 600 s).
+
+        Raises `FlushTimeInvalid`.
+        """
+        request = control_wire.FlushCapturesRequest(timeout_seconds=timeout_seconds)
+        return self._call("FlushCaptures", request, control_wire.FlushCapturesResponse, service=CONTROL).delivered
+
+    def _call(
+        self, method: str, request: Message, response: type[ResponseType], *, service: str = SERVICE
+    ) -> ResponseType:
+        call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = self._channel.unary_unary(f"/{service}/{method}")
         try:
             body = call(request.SerializeToString(), timeout=self._timeout_seconds)
         except grpc.RpcError as error:

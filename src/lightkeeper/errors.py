@@ -236,6 +236,13 @@ class CaptureIdInvalid(InvalidRequest):
     next_step = "use 1 to 64 letters, digits and hyphens, with a letter or digit first and last"
 
 
+class FlushTimeInvalid(InvalidRequest):
+    """The time to wait for a flush is negative, too long, or no number."""
+
+    reason = "FLUSH_TIME_INVALID"
+    next_step = "give between 0 and 600 seconds"
+
+
 class TimestampInvalid(InvalidRequest):
     """A capture's inference time is no time."""
 

@@ -11,12 +11,15 @@ from typing import Protocol
 from lightkeeper.capture.recorder import CaptureRequest, Recorder
 from lightkeeper.capture.sampling import Sampling
 from lightkeeper.capture.spool import Spool, State
-from lightkeeper.errors import AgentError
+from lightkeeper.errors import AgentError, FlushTimeInvalid
 from lightkeeper.model import ModelDescription, PackageIdentity
 from lightkeeper.names import check_model_name
 from lightkeeper.registry import LoadedModel, Registry
 from lightkeeper.runtimes.base import Session
 from lightkeeper.tensor import Tensor
+
+FLUSH_MOST_SECONDS = 600.0
+"""The longest that a flush may hold its call."""
 
 log = logging.getLogger(__name__)
 
@@ -51,17 +54,32 @@ class Loader(Protocol):
         """
 
 
+class CaptureControl(Protocol):
+    """What can be asked of the delivery of captures from outside."""
+
+    def flush(self, timeout_seconds: float) -> bool:
+        """Close what is open and deliver what waits; return whether all of it is done within the time."""
+
+
 class AgentService:
     """What the agent does for applications. Every method may be called from any number of threads at once."""
 
-    def __init__(
-        self, *, registry: Registry, loader: Loader, recorder: Recorder, spool: Spool, sampling: Sampling | None = None
+    def __init__(  # noqa: PLR0913  # collaborators, one for each part of what the agent does
+        self,
+        *,
+        registry: Registry,
+        loader: Loader,
+        recorder: Recorder,
+        spool: Spool,
+        captures: CaptureControl,
+        sampling: Sampling | None = None,
     ) -> None:
         """Take the collaborators; without `sampling`, no rule looks at predictions."""
         self._registry = registry
         self._loader = loader
         self._recorder = recorder
         self._spool = spool
+        self._captures = captures
         self._sampling = sampling
 
     def load_model(self, url: str, name: str) -> ModelDescription:
@@ -119,3 +137,13 @@ class AgentService:
         """Tell what became of a capture."""
         state = self._spool.state_of(capture_id)
         return CaptureDataStatus.NOT_FOUND if state is None else _STATUS[state]
+
+    def flush_captures(self, timeout_seconds: float) -> bool:
+        """Have everything that waits delivered now; return whether it is, within the time."""
+        if not 0 <= timeout_seconds <= FLUSH_MOST_SECONDS:
+            raise FlushTimeInvalid(
+                f"{timeout_seconds:g} seconds is no time to wait for a flush",
+                given=timeout_seconds,
+                most_seconds=FLUSH_MOST_SECONDS,
+            )
+        return self._captures.flush(timeout_seconds)

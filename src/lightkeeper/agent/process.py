@@ -113,6 +113,7 @@ class Agent:
             loader=loader,
             recorder=captures.recorder,
             spool=captures.spool,
+            captures=captures.delivery,
             sampling=captures.sampling,
         )
         return GrpcServer(

@@ -12,9 +12,11 @@ from typing import cast
 from lightkeeper.service import AgentService
 from lightkeeper.transport import agent_pb2 as wire
 from lightkeeper.transport import codec
+from lightkeeper.transport import control_pb2 as control_wire
 from lightkeeper.transport.shared_memory import Attachments
 
 SERVICE = "AWS.SageMaker.Edge.Agent"
+CONTROL = "lightkeeper.v1.Control"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,12 @@ class Servicer:
             "CaptureData": Method(self._capture_data),
             "GetCaptureDataStatus": Method(self._capture_data_status),
         }
-        return {f"/{SERVICE}/{name}": method for name, method in methods.items()}
+        control = {"FlushCaptures": Method(self._flush_captures, slow=True)}
+        return {
+            f"/{service}/{name}": method
+            for service, its in ((SERVICE, methods), (CONTROL, control))
+            for name, method in its.items()
+        }
 
     def _predict(self, body: bytes, caller: Caller) -> bytes:
         request = codec.parse(wire.PredictRequest, body)
@@ -101,3 +108,8 @@ class Servicer:
         response = wire.GetCaptureDataStatusResponse()
         response.status = cast("wire.CaptureDataStatus", self._service.capture_data_status(capture_id))
         return response.SerializeToString()
+
+    def _flush_captures(self, body: bytes, _caller: Caller) -> bytes:
+        request = codec.parse(control_wire.FlushCapturesRequest, body)
+        delivered = self._service.flush_captures(request.timeout_seconds)
+        return control_wire.FlushCapturesResponse(delivered=delivered).SerializeToString()
