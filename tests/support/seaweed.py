@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -81,13 +82,14 @@ class Seaweed:
                     f"-filer.localSocket={folder / 'f'}",
                     "-ip=127.0.0.1",
                     "-ip.bind=127.0.0.1",
-                    "-volume.max=8",
+                    "-volume.max=200",
                     "-volume.preStopSeconds=0",
                     "-master.volumeSizeLimitMB=64",
                     *(f"-{name}={port}" for name, port in ports.items()),
                 ],
                 stdout=log,
                 stderr=log,
+                env=os.environ | {"WEED_MASTER_VOLUME_GROWTH_COPY_1": "1"},  # one volume a bucket, not seven
             )
 
     def wait_until_started(self) -> Seaweed:

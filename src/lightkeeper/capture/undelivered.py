@@ -30,7 +30,7 @@ DAMAGED_SUFFIX = ".damaged.jsonl"
 
 
 class Undelivered:
-    """The batches that were given up, as things of the quarantine folder, which `Spool.maintain` keeps within bounds."""
+    """The batches that were given up, in the quarantine folder, which `Spool.maintain` keeps within bounds."""
 
     def __init__(self, folder: Path, *, layout: Layout, files: Files) -> None:
         """Take the quarantine folder, and the layout that lines have elsewhere."""
