@@ -441,6 +441,13 @@ class CaptureBufferFull(ResourcesExhausted):
     next_step = "try again a little later, or raise sagemaker_edge_core_capture_data_buffer_size"
 
 
+class SamplesBehind(ResourcesExhausted):
+    """Samples are chosen faster than the disk takes them."""
+
+    reason = "SAMPLES_BEHIND"
+    next_step = "give the rules of lightkeeper_capture_rules a smaller share or limits, or use a quicker disk"
+
+
 class SpoolFull(ResourcesExhausted):
     """The spool holds as many bytes as it may, or the disk has less room than stays free."""
 

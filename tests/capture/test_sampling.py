@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import uuid
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 
 from lightkeeper.capture.recorder import CaptureRequest
 from lightkeeper.capture.sampler import Sampler
-from lightkeeper.capture.sampling import Sampling
+from lightkeeper.capture.sampling import WAITING_LIMIT, WAITING_LIMIT_BYTES, Sampling
 from lightkeeper.config.rules import CaptureRule
 from lightkeeper.errors import AgentError, CaptureBufferFull, SpoolBroken
 from lightkeeper.model import PackageIdentity
@@ -41,11 +42,12 @@ def consider(sampling: Sampling, times: int = 1) -> None:
     """Let some inferences pass."""
     for _ in range(times):
         sampling.consider("alias", PACKAGE, INPUTS, OUTPUTS, ARRAYS)
+        sampling.keep_waiting()
 
 
 def sampling_by(keeper: Keeper, **rule: Any) -> Sampling:
     """Return sampling by one rule."""
-    return Sampling(Sampler([CaptureRule("rule", "*", **rule)]), keeper)
+    return Sampling(Sampler([CaptureRule("rule", "*", **rule)]), keeper, now_ns=lambda: 1_700_000_000_000_000_005)
 
 
 def test_a_sample_is_a_capture_of_what_went_in_and_out() -> None:
@@ -53,7 +55,7 @@ def test_a_sample_is_a_capture_of_what_went_in_and_out() -> None:
     keeper = Keeper()
     consider(sampling_by(keeper, every=2), times=4)
     (first, package, rule), (second, _, _) = keeper.kept
-    assert (first.model, package, rule, first.time) == ("alias", PACKAGE, "rule", None)
+    assert (first.model, package, rule, first.time) == ("alias", PACKAGE, "rule", (1_700_000_000, 5))
     assert uuid.UUID(first.id) != uuid.UUID(second.id)
     assert first.inputs == [
         Tensor("x", DataType.FLOAT32, (2, 3), INPUTS["x"].tobytes()),
@@ -110,3 +112,55 @@ def test_a_lost_sample_is_counted_and_said_when_it_begins_and_ends(caplog: pytes
     ]
     assert vars(caplog.records[0])["reason"] == "CAPTURE_BUFFER_FULL"
     assert vars(caplog.records[1])["lost_meanwhile"] == 100
+
+
+def test_samples_that_the_disk_cannot_follow_are_lost_and_bounded() -> None:
+    """Predict only ever queues; what waits is bounded in number, and is kept when the disk comes to it (clause 4.8)."""
+    keeper = Keeper()
+    sampling = sampling_by(keeper, every=1)
+    for _ in range(WAITING_LIMIT + 5):
+        sampling.consider("alias", PACKAGE, INPUTS, OUTPUTS, ARRAYS)
+    assert keeper.kept == []
+    assert sampling.lost == {"SAMPLES_BEHIND": 5}
+    sampling.keep_waiting()
+    assert len(keeper.kept) == WAITING_LIMIT
+
+
+def test_samples_wait_within_a_bound_of_bytes() -> None:
+    """Large ones reach it long before their number does (clause 4.8)."""
+    keeper = Keeper()
+    sampling = sampling_by(keeper, every=1)
+    large = {"x": np.zeros(WAITING_LIMIT_BYTES // 2, np.uint8)}
+    for _ in range(4):
+        sampling.consider("alias", PACKAGE, large, (), ())
+    assert sampling.lost == {"SAMPLES_BEHIND": 2}
+    sampling.keep_waiting()
+    sampling.consider("alias", PACKAGE, large, (), ())
+    sampling.keep_waiting()
+    assert len(keeper.kept) == 3
+
+
+def test_a_stop_keeps_what_waits() -> None:
+    """The thread ends when the queue is empty, not before (clause 4.8)."""
+    keeper = Keeper()
+    sampling = sampling_by(keeper, every=1)
+    thread = threading.Thread(target=sampling.run)
+    thread.start()
+    for _ in range(20):
+        sampling.consider("alias", PACKAGE, INPUTS, OUTPUTS, ARRAYS)
+    sampling.stop()
+    thread.join(10)
+    assert not thread.is_alive()
+    assert len(keeper.kept) == 20
+
+
+def test_the_data_of_a_sample_are_those_of_its_inference() -> None:
+    """The caller takes its memory back before the sample is written."""
+    keeper = Keeper()
+    sampling = sampling_by(keeper, every=1)
+    x = np.ones(3, np.uint8)
+    sampling.consider("alias", PACKAGE, {"x": x}, (), ())
+    x[:] = 9
+    sampling.keep_waiting()
+    ((request, _, _),) = keeper.kept
+    assert request.inputs[0].data == b"\x01\x01\x01"

@@ -1,8 +1,8 @@
 """The capture line of one agent: recorder -> spool -> delivery -> where captures go, with the threads that move it.
 
-Threads: `delivery` closes and delivers batches, `upkeep` syncs (with an interval of durability) and maintains the
-spool, `periodic-upload` sends what lies on the disk where that is configured. All end at `stop`; what is not delivered
-by then waits in the spool.
+Threads: `sampling` keeps what capture rules chose, where there are rules; `delivery` closes and delivers batches;
+`upkeep` syncs (with an interval of durability) and maintains the spool; `periodic-upload` sends what lies on the disk,
+where that is configured. All end at `stop`; what is not delivered by then waits in the spool.
 """
 
 from __future__ import annotations
@@ -87,6 +87,8 @@ class CaptureLine:
         self.sampling = Sampling(Sampler(config.capture_rules), self.recorder) if config.capture_rules else None
         self._cloud_fault = _cloud_fault(config) if config.captures_to_cloud else None
         self._threads = [self._thread("delivery", self.delivery.run), self._thread("upkeep", self._keep_up)]
+        if self.sampling is not None:
+            self._threads.insert(0, self._thread("sampling", self.sampling.run))
 
     def start(self) -> None:
         """Start the threads."""
@@ -94,7 +96,10 @@ class CaptureLine:
             thread.start()
 
     def stop(self) -> None:
-        """End the threads; what waits stays in the spool."""
+        """End the threads; samples that wait for the disk are kept first, and what is in the spool stays there."""
+        if self.sampling is not None:
+            self.sampling.stop()
+            self._threads.pop(0).join(JOIN_SECONDS)
         self._stopping.set()
         self.delivery.stop()
         for thread in self._threads:

@@ -64,7 +64,7 @@ class CaptureRequest:
 class Recorder:
     """Takes captures in. Any number of threads may use it."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # neighbours and clocks, each of which a test replaces
         self,
         spool: Spool,
         *,
