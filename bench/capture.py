@@ -234,8 +234,8 @@ def page(described: dict[str, str], figures: list[Figure]) -> str:
     lines = [
         "# Capture, measured",
         "",
-        f"Made by `make bench-capture` on {datetime.now(UTC):%Y-%m-%d}. Ratios are within one run; absolute figures are",
-        "this machine's.",
+        f"Made by `make bench-capture` on {datetime.now(UTC):%Y-%m-%d}. Ratios are within one run; absolute figures",
+        "are this machine's.",
         "",
         *(f"- {name}: {value}" for name, value in described.items()),
         "",

@@ -18,12 +18,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.conftest import PackageFactory
-from tests.support import models
-from tests.support.agents import AgentProcess
 
 from lightkeeper.client import Client
 from lightkeeper.errors import AgentError, AgentUnreachable, ModelNotFound
+from tests.conftest import PackageFactory
+from tests.support import models
+from tests.support.agents import AgentProcess
 
 SLOW_TURNS = 1_500_000
 ENTRY_POINT = Path(sys.executable).with_name("sagemaker_edge_agent_binary")

@@ -20,6 +20,7 @@ import sysv_ipc
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 from onnx import TensorProto
+
 from tests.conftest import PackageFactory
 from tests.support import models
 from tests.support.agents import AgentProcess
