@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test lint types imports bench bench-quick bench-capture bench-onnx proto docs lock clean
+.PHONY: help setup demo test test-crash lint types imports bench bench-quick bench-capture bench-onnx proto docs lock clean
 
 help:            ## show the verbs
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -18,6 +18,9 @@ $(STAMP): requirements/dev.txt pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
+
+test-crash: $(STAMP) ## kill the agent 200 times under load and count what it answered OK
+	LIGHTKEEPER_CRASHES=200 $(BIN)/pytest tests/capture/test_crash.py
 
 demo: $(STAMP)   ## read a scanned page through an agent with three signed models
 	@$(BIN)/python -m demo
