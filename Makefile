@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test test-crash lint types imports bench bench-quick bench-capture bench-onnx proto docs lock clean
+.PHONY: help setup demo test test-crash lint types imports bench bench-quick bench-capture test-faults bench-onnx proto docs lock clean
 
 help:            ## show the verbs
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -46,6 +46,9 @@ bench-quick: $(STAMP) ## the short form, under a minute; writes nothing
 
 bench-capture: $(STAMP) ## measure capture beside a bare fdatasync, and write docs/benchmarks-capture.md
 	$(BIN)/python -m bench.capture --write docs/benchmarks-capture.md
+
+test-faults: $(STAMP) ## fail the spool's disk at every operation, ten times the random tests (ten minutes)
+	LIGHTKEEPER_FAULT_EFFORT=10 $(BIN)/pytest tests/capture/test_spool.py tests/capture/test_spool_machine.py tests/capture/test_spool_faults.py --timeout 1800
 
 bench-onnx: $(STAMP) ## measure ONNX Runtime's settings (docs/adr/0003-onnx-runtime-settings.md), five minutes
 	$(BIN)/python bench/onnx_settings.py

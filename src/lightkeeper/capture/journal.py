@@ -38,7 +38,7 @@ PAGE_BYTES = 4096
 LOG_LIMIT_BYTES = 32 * 1024 * 1024
 """Where the log is moved into the database on the writers' time; `checkpoint` should have done it long before."""
 
-CHECKPOINT_BYTES = 4 * 1024 * 1024
+CHECKPOINT_BYTES = 1024 * 1024
 """From which size on `checkpoint` moves the log into the database."""
 
 DAMAGED = frozenset({"SQLITE_CORRUPT", "SQLITE_NOTADB"})

@@ -137,9 +137,18 @@ class Spool:
             try:
                 return self._write(lambda database: self._insert(database, stored, ticket, written))
             except AgentError:
-                if not self.journal.in_doubt:
+                if written and not self._may_be_named(written):
                     self._payloads.remove(file.name for file in written)
                 raise
+
+    def _may_be_named(self, written: Sequence[PayloadFile]) -> bool:
+        """Whether a refused capture's row is there after all, or may turn out to be (see `Journal`)."""
+        if self.journal.in_doubt:
+            return True
+        try:
+            return bool(self.journal.read("SELECT 1 FROM payloads WHERE file = ?", written[0].name))
+        except SpoolBroken:  # no log: the refusal itself says it; the next start looks at the files
+            return True
 
     def _begin(self, database: sqlite3.Connection, *, fresh: bool) -> str:
         """Give a new database its id, send waiting batches where captures go now, and return the id."""
