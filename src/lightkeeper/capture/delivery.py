@@ -20,6 +20,7 @@ from functools import partial
 from math import inf
 
 from lightkeeper.capture.ledger import Batch, State
+from lightkeeper.capture.reach import Reach
 from lightkeeper.capture.retry import SLOW, Quarantine, Retry, decide, is_suspect
 from lightkeeper.capture.sink import Sink
 from lightkeeper.capture.spool import Spool
@@ -62,7 +63,7 @@ class Delivery:
         self._head = 0
         self._attempts = 0
         self._retry_at = -inf
-        self._away: tuple[str, float] | None = None
+        self._reach = Reach("captures", monotonic=monotonic)
 
     # --- from other threads ------------------------------------------------------------------------------------------
 
@@ -191,9 +192,7 @@ class Delivery:
         self.counts["delivered"] += 1
         self._retry_at = -inf
         log.debug("batch_delivered", extra={"batch": batch.name, "captures": len(captures)})
-        if self._away is not None:
-            log.info("destination_back", extra={"away_seconds": round(self._monotonic() - self._away[1], 1)})
-            self._away = None
+        self._reach.back()
         return None
 
     def _another_passes(self, batch: Batch) -> bool:
@@ -227,16 +226,4 @@ class Delivery:
     def _wait(self, fault: AgentError, seconds: float) -> None:
         """Try nothing for a while, and say so where that is new."""
         self._retry_at = self._monotonic() + seconds
-        if self._away is not None and self._away[0] == fault.reason:
-            return
-        self._away = (fault.reason, self._away[1] if self._away else self._monotonic())
-        log.warning(
-            "destination_away",
-            extra={
-                "reason": fault.reason,
-                "problem": fault.message,
-                "facts": fault.facts,
-                "next_step": fault.next_step,
-                "retry_seconds": round(seconds, 1),
-            },
-        )
+        self._reach.away(fault, retry_seconds=seconds)
