@@ -2,7 +2,7 @@
 
 Every file `*.jsonl` is a batch: its payload files go first, then its lines, under the key that is its path below the
 folder. In the uploaded lines, `data-ref` names the uploaded payload; the file on the disk stays as it is, and nothing
-there is ever removed. Clauses: docs/spec/capture.md, section 4.
+there is ever removed. Clauses: docs/spec/capture.md, section 5.
 
 Invariants: a file that was sent and has not changed is not sent again; nothing outside the folder is read, whatever a
 `data-ref` says; a capture of the ledger becomes UPLOADED only after the store has its batch.

@@ -51,7 +51,7 @@ class Undelivered:
         if whole:
             sink.deliver(kept, whole)
         cause = {
-            "batch": batch.name,
+            "what": batch.name,
             "root": batch.root,
             "when": precise_text(now_ns),
             "why": fault.reason,
