@@ -14,6 +14,9 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
+from lightkeeper.capture.record import Stored
+from lightkeeper.errors import CaptureIdTaken
+
 FORMAT_VERSION = 1
 """What this release writes; a spool of a later version is refused."""
 
@@ -145,6 +148,34 @@ class Ended:
 
     files: list[str] = field(default_factory=list)
     freed_bytes: int = 0
+
+
+def insert_capture(  # noqa: PLR0913  # the columns of its row
+    database: sqlite3.Connection, stored: Stored, *, accepted_ms: int, size_bytes: int, weight: int, thinned: bool
+) -> int:
+    """Enter an accepted capture, or one that is thinned at once, and return its number. Raises `CaptureIdTaken`."""
+    row: tuple[object, ...] = (State.OPEN, None, None, stored.header, stored.inline)
+    if thinned:
+        row = (State.THINNED, accepted_ms, thinned_reason(weight), None, None)
+    try:
+        inserted = database.execute(
+            "INSERT INTO captures (id, accepted_ms, size_bytes, weight, state, ended_ms, reason, header, inline)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (stored.id, accepted_ms, size_bytes, weight, *row),
+        )
+    except sqlite3.IntegrityError as error:
+        raise taken(stored.id) from error
+    return int(inserted.lastrowid or 0)
+
+
+def taken(capture_id: str) -> CaptureIdTaken:
+    """Return the refusal of an id that the ledger knows."""
+    return CaptureIdTaken(f"a capture {capture_id} was accepted before", capture_id=capture_id)
+
+
+def thinned_reason(weight: int) -> str:
+    """Return why a capture was thinned."""
+    return f"the spool was full: 1 of {weight} stays"
 
 
 def end_batch(  # noqa: PLR0913  # the columns of its row

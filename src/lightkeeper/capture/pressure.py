@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from lightkeeper.capture.ledger import Ended, State, add_meta, end_captures
+from lightkeeper.capture.ledger import Ended, State, add_meta, end_captures, thinned_reason
 from lightkeeper.errors import CaptureBufferFull, SpoolFull
 
 MAX_LEVEL = 20
@@ -220,7 +220,7 @@ def thin(database: sqlite3.Connection, counts: Counts, *, ended_ms: int) -> Ende
         gone,
         State.THINNED,
         ended_ms=ended_ms,
-        reason=f"the spool was full: 1 of {weight} stays",
+        reason=thinned_reason(weight),
         weight=weight,
     )
     counts.thinned_to = batches[-1]

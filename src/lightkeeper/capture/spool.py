@@ -42,7 +42,9 @@ from lightkeeper.capture.ledger import (
     State,
     Waiting,
     end_batch,
+    insert_capture,
     state_in,
+    taken,
 )
 from lightkeeper.capture.payloads import PayloadFile, Payloads
 from lightkeeper.capture.pressure import Counts, Gate, Room, Ticket
@@ -50,7 +52,7 @@ from lightkeeper.capture.quarantine import Quarantine
 from lightkeeper.capture.record import Stored
 from lightkeeper.capture.recovery import DAMAGED_MARK, PAYLOADS, QUARANTINE, start
 from lightkeeper.capture.upkeep import DAY_MS, Keep
-from lightkeeper.errors import AgentError, CaptureIdTaken, SpoolBroken, SpoolFull
+from lightkeeper.errors import AgentError, SpoolBroken, SpoolFull
 
 __all__ = ["Batch", "Keep", "LargePayload", "Receipt", "Room", "Spool", "State", "Waiting"]
 
@@ -132,7 +134,7 @@ class Spool:
             if not ticket.weight:
                 return self._write(lambda database: self._insert(database, stored, ticket, []))
             if stored.large and self.state_of(stored.id) is not None:
-                raise _taken(stored.id)  # before its payloads are written for nothing
+                raise taken(stored.id)  # before its payloads are written for nothing
             written = self._payloads.write(stored)
             try:
                 return self._write(lambda database: self._insert(database, stored, ticket, written))
@@ -162,20 +164,15 @@ class Spool:
     def _insert(
         self, database: sqlite3.Connection, stored: Stored, ticket: Ticket, written: Sequence[PayloadFile]
     ) -> Batch | None:
-        counts, now_ms = self._counts, self._now_ms()
-        row: tuple[object, ...] = (State.OPEN, None, ticket.weight, None, stored.header, stored.inline)
-        if not ticket.weight:
-            weight = 1 << counts.level
-            row = (State.THINNED, now_ms, weight, f"the spool was full: 1 of {weight} stays", None, None)
-        try:
-            inserted = database.execute(
-                "INSERT INTO captures (id, accepted_ms, size_bytes, state, ended_ms, weight, reason, header, inline)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (stored.id, now_ms, ticket.size_bytes, *row),
-            )
-        except sqlite3.IntegrityError as error:
-            raise _taken(stored.id) from error
-        counts.accepted = int(inserted.lastrowid or 0)
+        counts = self._counts
+        counts.accepted = insert_capture(
+            database,
+            stored,
+            accepted_ms=self._now_ms(),
+            size_bytes=ticket.size_bytes,
+            weight=ticket.weight or 1 << counts.level,
+            thinned=not ticket.weight,
+        )
         pressure.save_carry(database, self._gate.use(ticket))
         if not ticket.weight:
             return None
@@ -373,7 +370,3 @@ class Spool:
     def _free_bytes(self) -> int:
         with translated(self.folder):
             return self._files.free_bytes(self.folder)
-
-
-def _taken(capture_id: str) -> CaptureIdTaken:
-    return CaptureIdTaken(f"a capture {capture_id} was accepted before", capture_id=capture_id)
