@@ -7,7 +7,6 @@ then shows the object with its size and SHA-256, so that nothing between device 
 
 from __future__ import annotations
 
-import logging
 from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -78,11 +77,9 @@ class AwsStore:
         """
         try:
             import boto3
-            from botocore import UNSIGNED  # noqa: F401  # part of what must be there
             from botocore.config import Config
         except ImportError as error:
             raise ExtraMissing("captures go to S3 with boto3, which is not installed", extra="aws") from error
-        logging.getLogger("botocore").setLevel(logging.WARNING)  # its DEBUG shows signed headers
         self._bucket = bucket
         self._session = boto3.session.Session(region_name=region)
         self._config = Config(
