@@ -22,6 +22,7 @@ from lightkeeper.capture.files import RealFiles
 from lightkeeper.capture.journal import Durability
 from lightkeeper.capture.notes import Notes
 from lightkeeper.capture.pace import Pace
+from lightkeeper.capture.periodic import PeriodicUpload
 from lightkeeper.capture.recorder import Recorder
 from lightkeeper.capture.sampler import Sampler
 from lightkeeper.capture.sampling import Sampling
@@ -46,6 +47,7 @@ class CaptureLine:
     def __init__(self, config: Config, state: Path) -> None:
         """Open the spool in the state folder. Raises `SpoolBroken` or `SpoolDiskFull`."""
         self._config = config
+        self._state = state
         self._stopping = threading.Event()
         durability = Durability(config.capture_durability.interval_ms, config.capture_durability.in_memory)
         self._sync_seconds = durability.interval_ms / 1000
@@ -87,6 +89,8 @@ class CaptureLine:
         self.sampling = Sampling(Sampler(config.capture_rules), self.recorder) if config.capture_rules else None
         self._cloud_fault = _cloud_fault(config) if config.captures_to_cloud else None
         self._threads = [self._thread("delivery", self.delivery.run), self._thread("upkeep", self._keep_up)]
+        if self._uploads_from_disk():
+            self._threads.append(self._thread("periodic-upload", lambda: self._periodic_upload(notes).run()))
         if self.sampling is not None:
             self._threads.insert(0, self._thread("sampling", self.sampling.run))
 
@@ -111,9 +115,8 @@ class CaptureLine:
         return f"s3://{config.bucket}" if config.captures_to_cloud else self._disk_path().as_uri()
 
     def _disk_path(self) -> Path:
-        path = self._config.capture_disk_path
-        assert path is not None, "the configuration has a folder wherever captures stay on the disk"  # noqa: S101
-        return path.absolute()
+        """Return where captures lie that stay on the disk; the configuration names it wherever they do."""
+        return (self._config.capture_disk_path or self._state / "captures").absolute()
 
     def _sink(self, layout: Layout, files: RealFiles, notes: Notes) -> Sink:
         config = self._config
@@ -122,6 +125,28 @@ class CaptureLine:
         sink = DiskSink(self._disk_path(), layout=layout, files=files, notes=notes)
         sink.clean(self.spool.id)
         return sink
+
+    def _uploads_from_disk(self) -> bool:
+        config = self._config
+        if not config.periodic_upload or config.captures_to_cloud or config.bucket is None:
+            return False
+        if config.provider is Provider.NONE:
+            return False
+        fault = _cloud_fault(config)
+        if fault is not None:
+            log.warning("periodic_upload_off", extra={"reason": fault})
+        return fault is None
+
+    def _periodic_upload(self, notes: Notes) -> PeriodicUpload:
+        return PeriodicUpload(
+            self._disk_path(),
+            self._uploader(notes),
+            spool=self.spool,
+            bucket=self._config.bucket or "",
+            period_seconds=self._config.periodic_upload_period_seconds,
+            stopping=self._stopping,
+            now_ns=time.time_ns,
+        )
 
     def _uploader(self, notes: Notes) -> Uploader:
         from lightkeeper.providers.aws import AwsStore
