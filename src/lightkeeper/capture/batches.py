@@ -51,6 +51,14 @@ def first(journal: Journal, state: State, after: int) -> Batch | None:
     return Batch(*rows[0]) if rows else None
 
 
+def waiting_range(journal: Journal) -> tuple[int, int]:
+    """Return the `seq` of the oldest and of the newest batch that waits; both 0 where none does."""
+    ((oldest, newest),) = journal.read(
+        "SELECT COALESCE(MIN(seq), 0), COALESCE(MAX(seq), 0) FROM batches WHERE state = 1"
+    )
+    return int(oldest), int(newest)
+
+
 def captures(journal: Journal, batch: Batch, payloads: Path) -> list[Waiting]:
     """Return the captures of a waiting batch, in the order they were accepted."""
     large: dict[int, list[LargePayload]] = {}

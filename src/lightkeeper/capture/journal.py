@@ -290,7 +290,7 @@ class Journal:
                 database.execute("PRAGMA auto_vacuum = INCREMENTAL")  # before the first table, or never
                 database.executescript(self._schema)
             else:
-                database.execute("SELECT COUNT(*) FROM sqlite_schema").fetchall()  # says whether it is a database
+                database.execute("SELECT COUNT(*) FROM sqlite_master").fetchall()  # says whether it is a database
         except (sqlite3.Error, SpoolTooNew):
             database.close()
             raise

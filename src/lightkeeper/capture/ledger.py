@@ -233,9 +233,10 @@ def end_captures(  # noqa: PLR0913  # the columns of their rows
             f"SELECT size_bytes, {BATCH_OF} FROM captures WHERE seq = ?",  # noqa: S608  # our own words
             (seq,),
         )
-        ended.files += [
-            file for (file,) in database.execute("DELETE FROM payloads WHERE capture = ? RETURNING file", (seq,))
-        ]
+        files = [file for (file,) in database.execute("SELECT file FROM payloads WHERE capture = ?", (seq,))]
+        if files:
+            database.execute("DELETE FROM payloads WHERE capture = ?", (seq,))
+            ended.files += files
         database.execute(
             "UPDATE captures SET state = ?, ended_ms = ?, reason = ?, weight = COALESCE(?, weight),"
             " header = NULL, inline = NULL WHERE seq = ?",

@@ -68,6 +68,10 @@ class Counts:
         """What is open or waits."""
         return self.open_bytes + self.waiting_bytes
 
+    def forget(self) -> None:
+        """Believe nothing until all is taken anew: a transaction was undone."""
+        self.stale = True
+
     def take(self, database: sqlite3.Connection) -> None:
         """Take all counts from the database."""
         ((self.accepted, self.closed_to, self.waiting_bytes),) = database.execute(

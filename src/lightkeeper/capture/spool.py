@@ -105,7 +105,7 @@ class Spool:
         with translated(folder):
             for made in (folder, self.payloads, self.quarantine):
                 files.make_folder(made, mode=PRIVATE_FOLDER)
-            self.journal = start(folder, durability, self._quarantine, on_rollback=self._forget_counts, now_ms=now_ms)
+            self.journal = start(folder, durability, self._quarantine, on_rollback=self._counts.forget, now_ms=now_ms)
             try:
                 fresh = durability.in_memory  # numbers that a crash took back must not name another batch again
                 self._id = self._write(lambda database: self._begin(database, fresh=fresh))
@@ -233,10 +233,7 @@ class Spool:
 
     def waiting_range(self) -> tuple[int, int]:
         """Return the `seq` of the oldest and of the newest batch that waits; both 0 where none does."""
-        ((oldest, newest),) = self.journal.read(
-            "SELECT COALESCE(MIN(seq), 0), COALESCE(MAX(seq), 0) FROM batches WHERE state = 1"
-        )
-        return int(oldest), int(newest)
+        return batches.waiting_range(self.journal)
 
     def release(self, batch: Batch) -> None:
         """Say that a batch is not being delivered right now, so that it may expire."""
@@ -363,9 +360,6 @@ class Spool:
                     self._files.write(self.folder / DAMAGED_MARK, [])
                 log.error("spool_damaged", extra={"file": str(self.folder), "cause": error.message})  # noqa: TRY400  # the cause is in the message
             raise
-
-    def _forget_counts(self) -> None:
-        self._counts.stale = True
 
     def _free_bytes(self) -> int:
         with translated(self.folder):
