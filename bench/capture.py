@@ -30,7 +30,8 @@ from bench.workshop import REPOSITORY, Workshop
 from lightkeeper.capture.files import RealFiles
 from lightkeeper.capture.journal import Durability
 from lightkeeper.capture.ledger import Receipt, State
-from lightkeeper.capture.recorder import CaptureRequest, Recorder
+from lightkeeper.capture.recorder import Recorder
+from lightkeeper.capture.request import CaptureRequest
 from lightkeeper.capture.spool import Room, Spool
 from lightkeeper.client import Client
 from lightkeeper.model import PackageIdentity

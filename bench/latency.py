@@ -26,7 +26,8 @@ from lightkeeper.registry import LoadedModel, Registry
 from lightkeeper.runtimes.base import Array, RuntimeOptions
 from lightkeeper.runtimes.onnx import SPIN_MICROSECONDS, OnnxRuntime
 from lightkeeper.service import AgentService
-from lightkeeper.transport.servicer import SERVICE, Caller, Servicer
+from lightkeeper.transport import SERVICE
+from lightkeeper.transport.servicer import Caller, Servicer
 
 RUN = "session.run"
 HANDLER = "agent's handler"

@@ -12,10 +12,13 @@ import numpy as np
 import pytest
 import sysv_ipc
 
+from lightkeeper.capture.request import CaptureStatus
+from lightkeeper.captures import open_captures
 from lightkeeper.client import Client, target_of
 from lightkeeper.errors import (
     AgentUnreachable,
     CallTimedOut,
+    CaptureIdTaken,
     FileChanged,
     ModelAlreadyLoaded,
     ModelNotFound,
@@ -168,3 +171,22 @@ def test_a_call_past_its_time_is_said_so(client: Client, make_package: PackageFa
 def test_an_address_is_a_path_or_a_target(address: str, target: str) -> None:
     """Paths are what people type."""
     assert target_of(address) == target
+
+
+def test_a_capture_is_kept_and_told_of(client: Client, doubled_package: Path, agent: AgentProcess) -> None:
+    """With an id of its own or one that is given; refusals are exceptions."""
+    client.load_model(str(doubled_package), "m")
+    picture = b"\xff\xd8" * 5000
+    made = client.capture_data("m", inputs={"x": X}, outputs={"y": 2 * X}, auxiliary_inputs={"camera.jpg": picture})
+    given = client.capture_data("m", inputs={"x": X}, capture_id=f"own-{made}", time_ns=1_637_012_345_000_000_678)
+    assert given == f"own-{made}"
+    with pytest.raises(CaptureIdTaken):
+        client.capture_data("m", inputs={"x": X}, capture_id=given)
+    assert client.flush_captures(timeout_seconds=20)
+    assert {client.capture_status(made), client.capture_status(given)} == {CaptureStatus.SUCCESS}
+    assert client.capture_status("never-seen") is CaptureStatus.NOT_FOUND
+    records = {record.id: record for record in open_captures(agent.folder / "captures").records()}
+    assert np.array_equal(records[made].inputs[0].array(), X)
+    assert np.array_equal(records[made].outputs[0].array(), 2 * X)
+    assert records[made].auxiliary_inputs[0].data() == picture
+    assert records[given].time == np.datetime64(1_637_012_345_000_000_678, "ns")

@@ -242,6 +242,17 @@ def test_the_command_line_imports_nothing_heavy_before_it_runs_a_command() -> No
     assert done.stdout.strip() == ""
 
 
+def test_the_client_imports_nothing_of_the_agents() -> None:
+    """An application pays for numpy, protobuf and gRPC, and for nothing else."""
+    program = (
+        "import sys; import lightkeeper.client; "
+        "print(*[name for name in ('boto3', 'cryptography', 'onnxruntime', 'psutil', 'pydantic', 'rich', 'sqlite3', "
+        "'lightkeeper.service') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
+
+
 def test_nothing_is_left_to_be_done_in_a_comment() -> None:
     """What is missing is written down where work is planned, not in the code."""
     marks = re.compile(r"\b(TODO|FIXME|XXX|HACK)\b")

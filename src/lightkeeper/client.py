@@ -12,6 +12,7 @@ from then on, after one WARNING. A segment is marked for removal as soon as it i
 from __future__ import annotations
 
 import logging
+import uuid
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -21,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 from google.protobuf.message import Message
 
+from lightkeeper.capture.request import AuxiliaryData, CaptureRequest, CaptureStatus
 from lightkeeper.errors import (
     AgentError,
     AgentUnreachable,
@@ -30,12 +32,11 @@ from lightkeeper.errors import (
     Unexpected,
 )
 from lightkeeper.model import ModelDescription
-from lightkeeper.tensor import DataType
+from lightkeeper.tensor import DataType, Tensor
+from lightkeeper.transport import CONTROL, SERVICE, codec, status
 from lightkeeper.transport import agent_pb2 as wire
-from lightkeeper.transport import codec, status
 from lightkeeper.transport import control_pb2 as control_wire
 from lightkeeper.transport.segments import Segment, SegmentPool
-from lightkeeper.transport.servicer import CONTROL, SERVICE
 
 Array = npt.NDArray[Any]
 ResponseType = TypeVar("ResponseType", bound=Message)
@@ -125,6 +126,42 @@ class Client:
                     self._segments.put_back(segment)
         return self._predict(name, arrays, None)
 
+    def capture_data(  # noqa: PLR0913  # what a capture is made of, each by its name
+        self,
+        model: str,
+        *,
+        inputs: Mapping[str, Array] | None = None,
+        outputs: Mapping[str, Array] | None = None,
+        auxiliary_inputs: Mapping[str, bytes] | None = None,
+        auxiliary_outputs: Mapping[str, bytes] | None = None,
+        capture_id: str | None = None,
+        time_ns: int | None = None,
+    ) -> str:
+        """Have the agent keep an inference, and return the capture's id: the one given, or a new UUID.
+
+        It is durable when this returns, as the agent is configured. Auxiliary data are named for what they are, such as
+        `camera.jpg`. `time_ns` counts from 1970; None means now. Raises `ModelNotFound`, `CaptureIdTaken`,
+        `CaptureIdInvalid`, `TimestampInFuture`, an `InvalidTensor`, `CaptureDestinationUnusable`, or a
+        `ResourcesExhausted` such as `CaptureBufferFull` and `SpoolFull`.
+        """
+        request = CaptureRequest(
+            model,
+            capture_id or str(uuid.uuid4()),
+            None if time_ns is None else divmod(time_ns, 1_000_000_000),
+            _tensors(inputs or {}),
+            _tensors(outputs or {}),
+            _auxiliary(auxiliary_inputs or {}),
+            _auxiliary(auxiliary_outputs or {}),
+        )
+        self._call("CaptureData", codec.capture_to_wire(request), wire.CaptureDataResponse)
+        return request.id
+
+    def capture_status(self, capture_id: str) -> CaptureStatus:
+        """Return what became of a capture; an id that the agent never saw is `NOT_FOUND`."""
+        request = wire.GetCaptureDataStatusRequest(capture_id=capture_id)
+        response = self._call("GetCaptureDataStatus", request, wire.GetCaptureDataStatusResponse)
+        return CaptureStatus(response.status)
+
     def _predict(self, name: str, arrays: Sequence[_Carried], segment: Segment | None) -> dict[str, Array]:
         request = wire.PredictRequest(name=name)
         for key, data_type, array in arrays:
@@ -184,6 +221,15 @@ def _carried(key: str, value: Array) -> _Carried:
             given=array.dtype,
         )
     return key, data_type, np.asarray(array, data_type.dtype, order="C")
+
+
+def _tensors(arrays: Mapping[str, Array]) -> list[Tensor]:
+    carried = [_carried(key, array) for key, array in arrays.items()]
+    return [Tensor(key, data_type, array.shape, array.tobytes()) for key, data_type, array in carried]
+
+
+def _auxiliary(pieces: Mapping[str, bytes]) -> list[AuxiliaryData]:
+    return [AuxiliaryData(name, data) for name, data in pieces.items()]
 
 
 def _array(output: wire.Tensor) -> Array:

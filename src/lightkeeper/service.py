@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
-from enum import IntEnum
 from typing import Protocol
 
-from lightkeeper.capture.recorder import CaptureRequest, Recorder
+from lightkeeper.capture.recorder import Recorder
+from lightkeeper.capture.request import CaptureRequest, CaptureStatus
 from lightkeeper.capture.sampling import Sampling
 from lightkeeper.capture.spool import Spool, State
 from lightkeeper.errors import AgentError, FlushTimeInvalid
@@ -24,23 +24,14 @@ FLUSH_MOST_SECONDS = 600.0
 log = logging.getLogger(__name__)
 
 
-class CaptureDataStatus(IntEnum):
-    """What became of a capture, as applications are told; the numbers are the wire's."""
-
-    FAILURE = 0
-    SUCCESS = 1
-    IN_PROGRESS = 2
-    NOT_FOUND = 3
-
-
 _STATUS = {
-    State.OPEN: CaptureDataStatus.IN_PROGRESS,
-    State.WAITING: CaptureDataStatus.IN_PROGRESS,
-    State.WRITTEN: CaptureDataStatus.SUCCESS,
-    State.UPLOADED: CaptureDataStatus.SUCCESS,
-    State.EXPIRED: CaptureDataStatus.FAILURE,
-    State.THINNED: CaptureDataStatus.FAILURE,
-    State.QUARANTINED: CaptureDataStatus.FAILURE,
+    State.OPEN: CaptureStatus.IN_PROGRESS,
+    State.WAITING: CaptureStatus.IN_PROGRESS,
+    State.WRITTEN: CaptureStatus.SUCCESS,
+    State.UPLOADED: CaptureStatus.SUCCESS,
+    State.EXPIRED: CaptureStatus.FAILURE,
+    State.THINNED: CaptureStatus.FAILURE,
+    State.QUARANTINED: CaptureStatus.FAILURE,
 }
 
 
@@ -133,10 +124,10 @@ class AgentService:
         """Keep the tensors of an inference; they are durable, as configured, when this returns."""
         self._recorder.record(request, self._registry.package_of(request.model))
 
-    def capture_data_status(self, capture_id: str) -> CaptureDataStatus:
+    def capture_data_status(self, capture_id: str) -> CaptureStatus:
         """Tell what became of a capture."""
         state = self._spool.state_of(capture_id)
-        return CaptureDataStatus.NOT_FOUND if state is None else _STATUS[state]
+        return CaptureStatus.NOT_FOUND if state is None else _STATUS[state]
 
     def flush_captures(self, timeout_seconds: float) -> bool:
         """Have everything that waits delivered now; return whether it is, within the time."""

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lightkeeper.capture.recorder import CaptureRequest
+from lightkeeper.capture.request import CaptureRequest
 from lightkeeper.capture.sampler import Sampler
 from lightkeeper.capture.sampling import WAITING_LIMIT, WAITING_LIMIT_BYTES, Sampling
 from lightkeeper.config.rules import CaptureRule

@@ -11,10 +11,10 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from math import prod
 
 from lightkeeper.capture.record import NANOSECONDS, Capture, Part, Payload, content_type_of, store, tensor_payload
+from lightkeeper.capture.request import AuxiliaryData, CaptureRequest
 from lightkeeper.capture.spool import Batch, Spool
 from lightkeeper.errors import (
     AuxiliaryDataInvalid,
@@ -38,27 +38,6 @@ LATEST_SECONDS = 253_402_300_799
 WARNING_INTERVAL_SECONDS = 60.0
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class AuxiliaryData:
-    """A piece of data beside the tensors, such as the camera's picture."""
-
-    name: str
-    data: bytes | memoryview
-
-
-@dataclass(frozen=True, slots=True)
-class CaptureRequest:
-    """What an application asks to keep. `time` is seconds and nanoseconds since 1970, or None for now."""
-
-    model: str
-    id: str
-    time: tuple[int, int] | None
-    inputs: Sequence[Tensor]
-    outputs: Sequence[Tensor]
-    auxiliary_inputs: Sequence[AuxiliaryData] = ()
-    auxiliary_outputs: Sequence[AuxiliaryData] = ()
 
 
 class Recorder:

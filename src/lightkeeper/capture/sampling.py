@@ -21,7 +21,7 @@ from typing import Any, Protocol
 import numpy.typing as npt
 
 from lightkeeper.capture.record import NANOSECONDS
-from lightkeeper.capture.recorder import CaptureRequest
+from lightkeeper.capture.request import CaptureRequest
 from lightkeeper.capture.sampler import Sampler
 from lightkeeper.errors import AgentError, MemoryShort, SamplesBehind, Unexpected
 from lightkeeper.model import PackageIdentity

@@ -15,7 +15,7 @@ from typing import TypeVar, cast
 
 from google.protobuf.message import DecodeError, Message
 
-from lightkeeper.capture.recorder import AuxiliaryData, CaptureRequest
+from lightkeeper.capture.request import AuxiliaryData, CaptureRequest
 from lightkeeper.errors import AuxiliaryDataInvalid, MessageMalformed, TensorDataMissing, TensorTypeMismatch
 from lightkeeper.model import ModelDescription
 from lightkeeper.tensor import DataType, Tensor, TensorMetadata
@@ -81,6 +81,20 @@ def capture_from_wire(message: wire.CaptureDataRequest, attachments: Attachments
         auxiliary(message.inputs),
         auxiliary(message.outputs),
     )
+
+
+def capture_to_wire(request: CaptureRequest) -> wire.CaptureDataRequest:
+    """Return the message of what an application asks to keep."""
+    message = wire.CaptureDataRequest(model_name=request.model, capture_id=request.id)
+    if request.time is not None:
+        message.inference_timestamp.seconds, message.inference_timestamp.nanos = request.time
+    for tensors, messages in ((request.inputs, message.input_tensors), (request.outputs, message.output_tensors)):
+        for tensor in tensors:
+            tensor_to_wire(tensor, messages.add())
+    for pieces, additions in ((request.auxiliary_inputs, message.inputs), (request.auxiliary_outputs, message.outputs)):
+        for piece in pieces:
+            additions.add(name=piece.name, encoding=wire.NONE, byte_data=bytes(piece.data))
+    return message
 
 
 def tensor_to_wire(tensor: Tensor, into: wire.Tensor) -> None:

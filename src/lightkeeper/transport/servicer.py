@@ -10,13 +10,10 @@ from dataclasses import dataclass
 from typing import cast
 
 from lightkeeper.service import AgentService
+from lightkeeper.transport import CONTROL, SERVICE, codec
 from lightkeeper.transport import agent_pb2 as wire
-from lightkeeper.transport import codec
 from lightkeeper.transport import control_pb2 as control_wire
 from lightkeeper.transport.shared_memory import Attachments
-
-SERVICE = "AWS.SageMaker.Edge.Agent"
-CONTROL = "lightkeeper.v1.Control"
 
 
 @dataclass(frozen=True, slots=True)
