@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lightkeeper import __version__
 from lightkeeper.capture.record import (
     UNKNOWN_CONTENT_TYPE,
     Capture,
@@ -68,7 +69,6 @@ def parsed(stored: Stored, *, weight: int = 1) -> Any:
         stored.header,
         stored.inline,
         device=DEVICE,
-        agent_version="1.2.3",
         reference=lambda position: f"s3://bucket/{position}",
         weight=weight,
     )
@@ -96,7 +96,7 @@ def test_a_line_has_every_key_that_consumers_know() -> None:
             "inferenceTime": "2023-11-14T22:13:20",
             "preciseInferenceTime": "2023-11-14T22:13:20.123456789Z",
             "packageDigest": "ab" * 32,
-            "agentVersion": "1.2.3",
+            "agentVersion": __version__,
         },
         "deviceFleetInputs": [
             {
@@ -162,7 +162,7 @@ def test_whatever_is_stored_comes_back_byte_for_byte(capture: Capture, embed_lim
 def test_a_line_is_one_line_of_ascii_to_every_reader(capture: Capture) -> None:
     """No character ends it early, and none is a lone surrogate to a strict parser (clause 1.1)."""
     stored = store(capture, embed_limit_bytes=3072)
-    text = line(stored.id, stored.header, stored.inline, device=DEVICE, agent_version="1", reference=str)
+    text = line(stored.id, stored.header, stored.inline, device=DEVICE, reference=str)
     assert len(text.decode("ascii").splitlines()) == 1
     json.dumps(json.loads(text), ensure_ascii=False).encode()
 

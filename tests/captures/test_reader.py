@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from lightkeeper import __version__
 from lightkeeper.capture.record import Part
 from lightkeeper.captures import Captures, Damage, Folder, Record, Wanted, open_captures
 from lightkeeper.device import DeviceIdentity
@@ -63,7 +64,12 @@ def test_a_record_is_what_was_captured(tmp_path: Path) -> None:
         "1.0",
     )
     assert record.time == np.datetime64(START_NS + 7, "ns")
-    assert (record.rule, record.weight, record.package_digest, record.agent_version) == ("few", 3, "ab" * 32, "1.2.3")
+    assert (record.rule, record.weight, record.package_digest, record.agent_version) == (
+        "few",
+        3,
+        "ab" * 32,
+        __version__,
+    )
     assert (record.file, record.line) == (path.relative_to(tmp_path).as_posix(), 1)
     (x,), (y,) = record.inputs, record.outputs
     assert (x.name, x.data_type, x.shape, x.reference) == ("x", DataType.INT64, (2, 3), None)

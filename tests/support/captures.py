@@ -93,7 +93,6 @@ def write_batch(
                 stored.header,
                 stored.inline,
                 device=device,
-                agent_version="1.2.3",
                 reference=lambda at, keys=keys: f"{root or folder.as_uri()}/{quote(keys[at])}",  # type: ignore[misc]  # bound
                 weight=weight,
             )

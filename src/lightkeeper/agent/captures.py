@@ -15,7 +15,6 @@ from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from lightkeeper import __version__
 from lightkeeper.capture.delivery import Delivery
 from lightkeeper.capture.disk import DiskSink
 from lightkeeper.capture.files import RealFiles
@@ -54,7 +53,6 @@ class CaptureLine:
         files = RealFiles(synced=not durability.in_memory)
         layout = Layout(
             device=DeviceIdentity(config.device_name, config.device_fleet_name, config.thing_name, config.region),
-            agent_version=__version__,
             folder_prefix=config.folder_prefix,
         )
         self.spool = Spool(

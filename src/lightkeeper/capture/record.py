@@ -19,6 +19,7 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
+from lightkeeper import __version__
 from lightkeeper.device import DeviceIdentity
 from lightkeeper.tensor import Tensor
 
@@ -139,6 +140,7 @@ def store(capture: Capture, *, embed_limit_bytes: int) -> Stored:
         "digest": capture.package_digest,
         "time": capture.inference_time_ns,
         "rule": capture.rule,
+        "agent": __version__,
         "payloads": entries,
     }
     return Stored(capture.id, json.dumps(header, separators=(",", ":")).encode(), b"".join(inline), tuple(large))
@@ -150,7 +152,6 @@ def line(  # noqa: PLR0913  # what a line is made of
     inline: bytes,
     *,
     device: DeviceIdentity,
-    agent_version: str,
     reference: Callable[[int], str],
     weight: int = 1,
 ) -> bytes:
@@ -183,7 +184,7 @@ def line(  # noqa: PLR0913  # what a line is made of
         "inferenceTime": seconds_text(said["time"]),
         "preciseInferenceTime": precise_text(said["time"]),
         "packageDigest": said["digest"],
-        "agentVersion": agent_version,
+        "agentVersion": said["agent"],
     }
     if said["rule"]:
         metadata["captureRule"] = said["rule"]

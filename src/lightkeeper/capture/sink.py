@@ -48,7 +48,6 @@ class Layout:
     """
 
     device: DeviceIdentity
-    agent_version: str
     folder_prefix: str = ""
     dated: bool = True
 
@@ -88,7 +87,6 @@ class Layout:
                 capture.header,
                 capture.inline,
                 device=self.device,
-                agent_version=self.agent_version,
                 reference=lambda position: address(batch.root, self.payload_key(batch, capture, position)),
                 weight=capture.weight,
             )
