@@ -1,7 +1,8 @@
 """The composition root: a configuration becomes objects, which run until somebody says stop.
 
-Threads: the main one waits for the stop event; the server's workers (see `transport/grpc_server.py`) answer calls;
-those of the capture line (see `captures.py`) move captures.
+Threads: the main one waits for the stop event; the server's workers (see `transport/native_server.py` and
+`transport/grpc_server.py`) answer calls;
+those of the capture line (see `captures.py`) move captures; `signals` turns a signal into a stop.
 A first SIGTERM or SIGINT lets calls under way finish within the grace time; a second one does not wait.
 """
 
@@ -14,11 +15,12 @@ import threading
 import time
 from contextlib import ExitStack
 from pathlib import Path
-from types import FrameType
 
 from lightkeeper import __version__, resources
+from lightkeeper.agent import transports
 from lightkeeper.agent.captures import CaptureLine
 from lightkeeper.config import Config
+from lightkeeper.config.values import Transport
 from lightkeeper.loader import ModelLoader
 from lightkeeper.modelpackage.limits import Limits
 from lightkeeper.modelpackage.package import PackageStore
@@ -29,7 +31,6 @@ from lightkeeper.runtimes.base import RuntimeOptions
 from lightkeeper.runtimes.discovery import Runtimes
 from lightkeeper.service import AgentService
 from lightkeeper.state import StateFolder
-from lightkeeper.transport.grpc_server import GrpcServer
 from lightkeeper.transport.servicer import Caller, Servicer
 from lightkeeper.transport.unix_socket import OWNER_ONLY, SocketFile, path_of
 
@@ -37,6 +38,8 @@ log = logging.getLogger(__name__)
 
 WORKERS_PER_CPU = 8
 WORKERS_LEAST = 16
+
+_ENDING = (signal.SIGTERM, signal.SIGINT)
 
 
 class Agent:
@@ -57,14 +60,19 @@ class Agent:
         self._stopping.set()
 
     def run_until_signal(self) -> None:
-        """Run in the main thread until SIGTERM or SIGINT."""
+        """Run until SIGTERM or SIGINT.
 
-        def on_signal(_number: int, _frame: FrameType | None) -> None:
-            self.stop()
-
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, on_signal)
+        A thread of their own takes the signals. A handler in the main thread could be called just before that thread
+        begins to wait, and would then not wake it: the signal would be lost.
+        """
+        signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)  # every thread started from here on inherits it
+        threading.Thread(target=self._stop_at_signals, name="signals", daemon=True).start()
         self.run()
+
+    def _stop_at_signals(self) -> None:
+        while True:
+            signal.sigwait(_ENDING)
+            self.stop()
 
     def run(self) -> None:
         """Serve until `stop`. Raises a `SocketError`, or a `ConfigurationError` about the state folder."""
@@ -78,11 +86,12 @@ class Agent:
             captures = CaptureLine(self._config, state.path)
             stack.callback(captures.stop)
             captures.start()
-            server = self._server(captures, state.path)
+            transport = transports.chosen(self._config.transport)
+            server = self._server(transport, captures, state.path)
             server.start(f"unix:{bind_address}")
             stack.callback(server.stop, 0)
             socket.publish()
-            self._report_start(socket.path, time.monotonic() - started)
+            self._report_start(socket.path, transport, time.monotonic() - started)
             self._stopping.wait()
             log.info("agent_stopping", extra={"grace_seconds": self._config.grace_seconds})
             finished = server.stop(self._config.grace_seconds, self._hurrying)
@@ -93,7 +102,7 @@ class Agent:
             logging.shutdown()
             os._exit(0)  # a thread still runs a model and would hold up the interpreter's end
 
-    def _server(self, captures: CaptureLine, state: Path) -> GrpcServer:
+    def _server(self, transport: Transport, captures: CaptureLine, state: Path) -> transports.ApiServer:
         config = self._config
         cpus = resources.usable_cpus()
         store = PackageStore(
@@ -116,14 +125,15 @@ class Agent:
             captures=captures.delivery,
             sampling=captures.sampling,
         )
-        return GrpcServer(
+        return transports.make(
+            transport,
             Servicer(service).methods(),
             caller=Caller(uid=_caller_uid(config.socket_mode)),
             worker_threads=max(WORKERS_LEAST, WORKERS_PER_CPU * cpus),
             max_message_bytes=config.max_message_bytes,
         )
 
-    def _report_start(self, path: Path, seconds: float) -> None:
+    def _report_start(self, path: Path, transport: Transport, seconds: float) -> None:
         config = self._config
         if not any(config.root_certs_path.glob("*.pem")):
             log.warning("root_certificates_missing", extra={"folder": str(config.root_certs_path)})
@@ -132,6 +142,7 @@ class Agent:
             extra={
                 "address": str(path),
                 "version": __version__,
+                "transport": transport.value,
                 "device": config.device_name,
                 "fleet": config.device_fleet_name,
                 "seconds": round(seconds, 3),
