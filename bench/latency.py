@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
@@ -50,8 +51,8 @@ class InProcess:
             session = runtime.open(model.path)
             description = ModelDescription(name, str(model.path), session.inputs, session.outputs)
             registry.publish(LoadedModel(description, PackageIdentity(name, "1.0", digest=""), session))
-        unused: Any = None  # Predict loads nothing and captures nothing
-        service = AgentService(registry=registry, loader=unused, recorder=unused, spool=unused, captures=unused)
+        unused: Any = SimpleNamespace(sampling=None)  # Predict loads nothing, and no rule looks at it
+        service = AgentService(registry=registry, loader=unused, captures=unused)
         self._predict = Servicer(service).methods()[f"/{SERVICE}/Predict"].handler
 
     def run(self, model: Model) -> Callable[[], list[Array]]:

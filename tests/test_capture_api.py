@@ -387,3 +387,27 @@ def test_a_rule_captures_around_predict_by_itself(application: Application) -> N
     outputs = [struct.unpack("4f", base64.b64decode(line["deviceFleetOutputs"][0]["data"])) for line in lines]
     assert inputs == [(2,) * 4, (5,) * 4, (8,) * 4]
     assert outputs == [(4,) * 4, (10,) * 4, (16,) * 4]
+
+
+# --- broken disks ----------------------------------------------------------------------------------------------------
+
+
+def test_an_agent_whose_spool_cannot_be_opened_predicts_all_the_same(application: Application) -> None:
+    """A file lies where the spool should be: captures are refused with that fault, and taken once it is gone."""
+    state = application.folder / "state"
+    state.mkdir(mode=0o700)
+    (state / "spool").write_text("in the way")
+    application.start(push_period_seconds=1)
+    code, reason, _ = refusal(lambda: application.capture("one"))
+    assert (code, reason) == (grpc.StatusCode.INTERNAL, "SPOOL_BROKEN")
+    with Client(application.agent.address) as client:
+        assert client.predict("alias", {"x": np.ones((1, 4), np.float32)})["y"].tolist() == [[2, 2, 2, 2]]
+    assert len(application.agent.events("captures_unavailable")) == 1
+    (state / "spool").unlink()
+    deadline = time.monotonic() + 2 * DELIVERY_SECONDS
+    while not application.agent.events("captures_available"):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    application.capture("one")
+    application.wait_for("one")
+    assert list(application.lines()) == ["one"]

@@ -7,10 +7,9 @@ import time
 from collections.abc import Sequence
 from typing import Protocol
 
-from lightkeeper.capture.recorder import Recorder
+from lightkeeper.capture.ledger import State
 from lightkeeper.capture.request import CaptureRequest, CaptureStatus
 from lightkeeper.capture.sampling import Sampling
-from lightkeeper.capture.spool import Spool, State
 from lightkeeper.errors import AgentError, FlushTimeInvalid
 from lightkeeper.model import ModelDescription, PackageIdentity
 from lightkeeper.names import check_model_name
@@ -45,8 +44,18 @@ class Loader(Protocol):
         """
 
 
-class CaptureControl(Protocol):
-    """What can be asked of the delivery of captures from outside."""
+class Captures(Protocol):
+    """Keeps captures, and knows what became of them. Each method raises what its disk refuses with."""
+
+    @property
+    def sampling(self) -> Sampling | None:
+        """What looks at predictions, where capture rules ask for it."""
+
+    def record(self, request: CaptureRequest, package: PackageIdentity) -> None:
+        """Keep a capture; it is durable, as configured, when this returns."""
+
+    def state_of(self, capture_id: str) -> State | None:
+        """Return where a capture stands, or None for an id that the ledger does not know."""
 
     def flush(self, timeout_seconds: float) -> bool:
         """Close what is open and deliver what waits; return whether all of it is done within the time."""
@@ -55,23 +64,10 @@ class CaptureControl(Protocol):
 class AgentService:
     """What the agent does for applications. Every method may be called from any number of threads at once."""
 
-    def __init__(  # noqa: PLR0913  # collaborators, one for each part of what the agent does
-        self,
-        *,
-        registry: Registry,
-        loader: Loader,
-        recorder: Recorder,
-        spool: Spool,
-        captures: CaptureControl,
-        sampling: Sampling | None = None,
-    ) -> None:
-        """Take the collaborators; without `sampling`, no rule looks at predictions."""
+    def __init__(self, *, registry: Registry, loader: Loader, captures: Captures) -> None:
         self._registry = registry
         self._loader = loader
-        self._recorder = recorder
-        self._spool = spool
         self._captures = captures
-        self._sampling = sampling
 
     def load_model(self, url: str, name: str) -> ModelDescription:
         """Verify the package at a url and publish its model under a name."""
@@ -111,8 +107,9 @@ class AgentService:
         try:
             inputs = model.binding.bind(tensors)
             arrays = model.session.run(inputs)
-            if self._sampling is not None:
-                self._sampling.consider(name, model.package, inputs, model.description.outputs, arrays)
+            sampling = self._captures.sampling
+            if sampling is not None:
+                sampling.consider(name, model.package, inputs, model.description.outputs, arrays)
         finally:
             model.leave()
         return [
@@ -122,11 +119,11 @@ class AgentService:
 
     def capture_data(self, request: CaptureRequest) -> None:
         """Keep the tensors of an inference; they are durable, as configured, when this returns."""
-        self._recorder.record(request, self._registry.package_of(request.model))
+        self._captures.record(request, self._registry.package_of(request.model))
 
     def capture_data_status(self, capture_id: str) -> CaptureStatus:
         """Tell what became of a capture."""
-        state = self._spool.state_of(capture_id)
+        state = self._captures.state_of(capture_id)
         return CaptureStatus.NOT_FOUND if state is None else _STATUS[state]
 
     def flush_captures(self, timeout_seconds: float) -> bool:

@@ -17,7 +17,7 @@ MIB = 1024 * 1024
 START_MS = 1_767_225_600_000
 """2026-01-01T00:00:00 UTC."""
 
-LAYOUT = Layout(DeviceIdentity("cam-1", "yard", "cam-1", "test-1"), "1.2.3", folder_prefix="site/a")
+LAYOUT = Layout(DeviceIdentity("cam-1", "yard", "cam-1", "test-1"), folder_prefix="site/a")
 EMBED_LIMIT_BYTES = 64
 
 

@@ -23,25 +23,99 @@ from lightkeeper.capture.notes import Notes
 from lightkeeper.capture.pace import Pace
 from lightkeeper.capture.periodic import PeriodicUpload
 from lightkeeper.capture.recorder import Recorder
+from lightkeeper.capture.request import CaptureRequest
 from lightkeeper.capture.sampler import Sampler
 from lightkeeper.capture.sampling import Sampling
 from lightkeeper.capture.sink import Layout, Sink
-from lightkeeper.capture.spool import Batch, Keep, Receipt, Room, Spool, Waiting
+from lightkeeper.capture.spool import Batch, Keep, Receipt, Room, Spool, State, Waiting
 from lightkeeper.capture.undelivered import Undelivered
 from lightkeeper.capture.uploader import ObjectSink, Uploader
 from lightkeeper.config import Config, Provider
 from lightkeeper.config.values import WhenFull
 from lightkeeper.device import DeviceIdentity
-from lightkeeper.errors import AgentError
+from lightkeeper.errors import AgentError, SpoolBroken, SpoolDiskFull
+from lightkeeper.model import PackageIdentity
 
 UPKEEP_SECONDS = 1.0
+REOPEN_SECONDS = 10.0
 JOIN_SECONDS = 2.0
 
 log = logging.getLogger(__name__)
 
 
+class Captures:
+    """The capture line, or the reason why there is none: an agent whose disk is broken predicts all the same.
+
+    Where the spool cannot be opened, captures are refused with that fault, an ERROR says so once, and it is tried again
+    every `REOPEN_SECONDS`.
+    """
+
+    def __init__(self, config: Config, state: Path) -> None:
+        self._config = config
+        self._state = state
+        self._stopping = threading.Event()
+        self._fault: AgentError | None = None
+        self._line: CaptureLine | None = None
+        self._opening = threading.Thread(target=self._open_later, name="capture-opening", daemon=True)
+
+    def start(self) -> None:
+        """Open the spool and start moving captures, now or as soon as the disk allows."""
+        self._open()
+        if self._line is None:
+            self._opening.start()
+
+    def stop(self) -> None:
+        """End the threads; what is in the spool stays there."""
+        self._stopping.set()
+        if self._opening.is_alive():
+            self._opening.join()
+        if self._line is not None:
+            self._line.stop()
+
+    @property
+    def sampling(self) -> Sampling | None:
+        """What looks at predictions, where rules ask for it and captures can be kept."""
+        line = self._line
+        return None if line is None else line.sampling
+
+    def record(self, request: CaptureRequest, package: PackageIdentity) -> None:
+        """Keep a capture (see `Recorder.record`)."""
+        self._open_line().recorder.record(request, package)
+
+    def state_of(self, capture_id: str) -> State | None:
+        """Return where a capture stands, or None for an id that the ledger does not know."""
+        return self._open_line().spool.state_of(capture_id)
+
+    def flush(self, timeout_seconds: float) -> bool:
+        """Have everything that waits delivered now; return whether it is, within the time."""
+        return self._open_line().delivery.flush(timeout_seconds)
+
+    def _open_line(self) -> CaptureLine:
+        line, fault = self._line, self._fault
+        if line is None:
+            raise fault or SpoolBroken("the spool is not open yet")
+        return line
+
+    def _open(self) -> None:
+        try:
+            line = CaptureLine(self._config, self._state)
+        except (SpoolBroken, SpoolDiskFull) as fault:
+            if self._fault is None:
+                log.error("captures_unavailable", extra={"reason": fault.reason, "detail": fault.message})  # noqa: TRY400  # a refusal, no bug
+            self._fault = fault
+            return
+        line.start()
+        self._line = line
+        if self._fault is not None:
+            log.info("captures_available")
+
+    def _open_later(self) -> None:
+        while self._line is None and not self._stopping.wait(REOPEN_SECONDS):
+            self._open()
+
+
 class CaptureLine:
-    """Everything of capture, composed. The service uses `recorder`, `sampling` and `spool`."""
+    """Everything of capture, composed."""
 
     def __init__(self, config: Config, state: Path) -> None:
         """Open the spool in the state folder. Raises `SpoolBroken` or `SpoolDiskFull`."""
@@ -174,10 +248,13 @@ class CaptureLine:
         return None
 
     def _keep_up(self) -> None:
+        maintained = -UPKEEP_SECONDS
         while not self._stopping.wait(self._sync_seconds or UPKEEP_SECONDS):
             try:
-                self.spool.journal.sync()
-                self.spool.maintain()
+                self.spool.sync()
+                if time.monotonic() - maintained >= UPKEEP_SECONDS:
+                    self.spool.maintain()
+                    maintained = time.monotonic()
             except AgentError as error:
                 log.warning("upkeep_failed", extra={"reason": error.reason, "detail": error.message})
             except Exception:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from lightkeeper import __version__, resources
 from lightkeeper.agent import transports
-from lightkeeper.agent.captures import CaptureLine
+from lightkeeper.agent.captures import Captures
 from lightkeeper.config import Config
 from lightkeeper.config.values import Transport
 from lightkeeper.loader import ModelLoader
@@ -83,7 +83,7 @@ class Agent:
             bind_address = socket.claim(force=self._force)
             state = StateFolder(self._config.state_path)
             stack.callback(state.close)
-            captures = CaptureLine(self._config, state.path)
+            captures = Captures(self._config, state.path)
             stack.callback(captures.stop)
             captures.start()
             transport = transports.chosen(self._config.transport)
@@ -102,7 +102,7 @@ class Agent:
             logging.shutdown()
             os._exit(0)  # a thread still runs a model and would hold up the interpreter's end
 
-    def _server(self, transport: Transport, captures: CaptureLine, state: Path) -> transports.ApiServer:
+    def _server(self, transport: Transport, captures: Captures, state: Path) -> transports.ApiServer:
         config = self._config
         cpus = resources.usable_cpus()
         store = PackageStore(
@@ -117,14 +117,7 @@ class Agent:
             runtimes=Runtimes(RuntimeOptions(threads=min(config.threads or cpus, cpus))),
             memory_reserve_bytes=config.memory_reserve_bytes,
         )
-        service = AgentService(
-            registry=Registry(),
-            loader=loader,
-            recorder=captures.recorder,
-            spool=captures.spool,
-            captures=captures.delivery,
-            sampling=captures.sampling,
-        )
+        service = AgentService(registry=Registry(), loader=loader, captures=captures)
         return transports.make(
             transport,
             Servicer(service).methods(),
