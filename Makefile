@@ -2,22 +2,42 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-STAMP := $(VENV)/.installed
+INSTALLED := $(VENV)/.installed
+STAMP := $(VENV)/.wire
+WIRE_FILES := wire/Cargo.toml wire/Cargo.lock wire/pyproject.toml $(shell find wire/src wire/python wire/vendor -type f -not -name "*.pyc")
+WHEELS := build/wheels
+WIRE_WHEEL := $(BIN)/maturin build --quiet --release --locked --manifest-path wire/Cargo.toml
 
-.PHONY: help setup demo test test-crash lint types imports bench bench-quick bench-capture test-faults bench-onnx proto docs lock clean
+.PHONY: help setup demo test test-crash lint types imports bench bench-quick bench-capture test-faults bench-onnx bench-wire wheels proto docs lock clean
 
 help:            ## show the verbs
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
-setup: $(STAMP)  ## make .venv and install the locked requirements
+setup: $(STAMP)  ## make .venv, install the locked requirements, and build the native wire where cargo is present
 
-$(STAMP): requirements/dev.txt pyproject.toml
+$(INSTALLED): requirements/dev.txt pyproject.toml
 	@echo "setting up $(VENV) (once, about a minute)"
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Lightkeeper needs Python 3.11 or later; say which with make PYTHON=/path/to/python3.11")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
+
+$(STAMP): $(INSTALLED) $(WIRE_FILES)
+	@mkdir -p $(WHEELS)
+	@if ! command -v cargo >/dev/null; then \
+		echo "wire: grpcio (no cargo to build the native one)"; \
+	elif $(WIRE_WHEEL) --out $(WHEELS) >build/wire.log 2>&1 \
+		&& $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --force-reinstall --no-index --find-links $(WHEELS) lightkeeper-wire; then \
+		echo "wire: native"; \
+	else \
+		echo "wire: grpcio (the native one could not be built: build/wire.log)"; \
+	fi
+	@touch $@
+
+wheels: $(STAMP) ## build the wheels of both distributions into dist/
+	$(WIRE_WHEEL) --out dist
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir dist .
 
 test-crash: $(STAMP) ## kill the agent 200 times under load and count what it answered OK
 	LIGHTKEEPER_CRASHES=200 $(BIN)/pytest tests/capture/test_crash.py
@@ -31,6 +51,7 @@ lint: $(STAMP)   ## check style and format
 
 types: $(STAMP)  ## check types
 	$(BIN)/mypy
+	@if $(BIN)/python -c 'import lightkeeper_wire' 2>/dev/null; then $(BIN)/python -m mypy.stubtest --concise lightkeeper_wire; else echo "stubtest: skipped, the native wire is not installed"; fi
 
 imports: $(STAMP) ## check the direction of imports
 	$(BIN)/lint-imports --no-cache
@@ -50,6 +71,9 @@ bench-capture: $(STAMP) ## measure capture beside a bare fdatasync, and write do
 test-faults: $(STAMP) ## fail the spool's disk at every operation, ten times the random tests (ten minutes)
 	LIGHTKEEPER_FAULT_EFFORT=10 $(BIN)/pytest tests/capture/test_spool.py tests/capture/test_spool_machine.py tests/capture/test_spool_faults.py --timeout 1800
 
+bench-wire: $(STAMP) ## measure the native wire beside grpcio (docs/adr/0006-native-wire.md), two minutes
+	$(BIN)/python -m bench.wire
+
 bench-onnx: $(STAMP) ## measure ONNX Runtime's settings (docs/adr/0003-onnx-runtime-settings.md), five minutes
 	$(BIN)/python bench/onnx_settings.py
 
@@ -64,4 +88,4 @@ lock:            ## lock the requirements again (needs uv)
 	uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 pyproject.toml --extra images --extra aws --extra parquet --extra demo --group dev -o requirements/dev.txt
 
 clean:           ## remove what the verbs made
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) build dist wire/target .mypy_cache .ruff_cache .pytest_cache .hypothesis
