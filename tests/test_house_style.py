@@ -32,7 +32,8 @@ LONG_MODULES = {
 HOMES = {
     "boto3": ("providers/aws.py",),
     "botocore": ("providers/aws.py",),
-    "grpc": ("transport/", "client.py"),
+    "grpc": ("transport/grpc_server.py", "client.py"),
+    "lightkeeper_wire": ("transport/native_server.py",),
     "onnxruntime": ("runtimes/onnx.py",),
     "pyarrow": ("captures/parquet.py",),
     "pydantic": ("config/model.py",),
@@ -57,6 +58,9 @@ HEAVY = (
 GENERATED = {
     f"src/lightkeeper/transport/{contract}_pb2.{kind}" for contract in ("agent", "control") for kind in ("py", "pyi")
 }
+
+WRITTEN_BY_OTHERS = ("wire/Cargo.lock", "wire/vendor/h2/")
+"""What cargo wrote, and another project's source: a path that ends in a slash stands for all below it."""
 
 
 @cache
@@ -90,7 +94,7 @@ def python_files(*folders: str) -> list[Path]:
 def text_files() -> Iterator[tuple[str, str]]:
     """Yield each hand-written text file of the project: its name and content."""
     for path in project_files():
-        if relative(path) in GENERATED:
+        if relative(path) in GENERATED or relative(path).startswith(WRITTEN_BY_OTHERS):
             continue
         try:
             yield relative(path), path.read_text(encoding="utf-8")

@@ -124,6 +124,13 @@ class ConfigFileExists(ConfigurationError):
     next_step = "choose another path, or give --force to replace the file"
 
 
+class TransportMissing(ConfigurationError):
+    """The configuration asks for the native wire, and it is not installed."""
+
+    reason = "TRANSPORT_MISSING"
+    next_step = "install lightkeeper-wire, or set lightkeeper_transport to auto or grpcio"
+
+
 class StateUnusable(ConfigurationError):
     """The agent's state folder cannot be made or written."""
 

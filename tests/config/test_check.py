@@ -15,7 +15,7 @@ from lightkeeper.config import Config, Destination, Provider, Report, check, loa
 from lightkeeper.config.check import OLDER_NAMES, default_state_path, examine
 from lightkeeper.config.model import every_key
 from lightkeeper.config.rules import CaptureRule
-from lightkeeper.config.values import Durability, WhenFull
+from lightkeeper.config.values import Durability, Transport, WhenFull
 from lightkeeper.errors import ConfigInvalid, ConfigUnreadable
 
 ENVIRONMENT = {"STATE_DIRECTORY": "/var/lib/here"}
@@ -73,6 +73,7 @@ EVERY_KEY = {
     "sagemaker_edge_log_verbose": True,
     "lightkeeper_threads": 2,
     "lightkeeper_max_message_bytes": 2**31 - 1,
+    "lightkeeper_transport": "Native",
     "lightkeeper_grace_seconds": 0,
     "lightkeeper_socket_mode": "0660",
     "lightkeeper_socket_group": "cameras",
@@ -154,6 +155,7 @@ def test_every_key_is_read_into_its_field() -> None:
         "log_verbose": True,
         "threads": 2,
         "max_message_bytes": 2**31 - 1,
+        "transport": Transport.NATIVE,
         "grace_seconds": 0,
         "socket_mode": 0o660,
         "socket_group": "cameras",
@@ -176,6 +178,7 @@ def test_what_is_left_out_gets_its_default() -> None:
     assert (config.deployments_enabled, config.local_state_enabled) == (False, False)
     assert (config.folder_prefix, config.dlr_backend_options, config.log_verbose) == ("", "", False)
     assert (config.threads, config.max_message_bytes, config.grace_seconds) == (0, 64 * 2**20, 20)
+    assert config.transport is Transport.AUTO
     assert (config.socket_mode, config.socket_group) == (0o600, None)
     assert (config.memory_reserve_bytes, config.max_package_bytes) == (64 * 2**20, 8 * 2**30)
 

@@ -15,6 +15,8 @@ from typing import Any
 import psutil
 
 START_SECONDS = 30.0
+TRANSPORT_VARIABLE = "LIGHTKEEPER_TEST_TRANSPORT"
+"""Names the server that the agents of a test run use: `native` or `grpcio`."""
 
 
 class AgentProcess:
@@ -41,6 +43,7 @@ class AgentProcess:
             "sagemaker_edge_provider_provider": "None",
             "sagemaker_edge_core_capture_data_disk_path": str(folder / "captures"),
             "sagemaker_edge_local_data_root_path": str(folder / "state"),
+            "lightkeeper_transport": os.environ.get(TRANSPORT_VARIABLE, "auto"),
         }
         self.config.write_text(json.dumps(keys | dict(settings or {})))
         self.log_file.touch()

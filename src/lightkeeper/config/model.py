@@ -23,6 +23,7 @@ from lightkeeper.config.values import (
     Durability,
     Kind,
     Provider,
+    Transport,
     WhenFull,
     optional,
     whole_number,
@@ -256,6 +257,12 @@ class Config(BaseModel):
     )
     max_message_bytes: Annotated[int, PlainValidator(whole_number(MIB, 2 * GIB - 1))] = key(
         "lightkeeper_max_message_bytes", "the largest request, in bytes", default=64 * MIB
+    )
+    transport: Annotated[Transport, PlainValidator(values.word_of(Transport))] = key(
+        "lightkeeper_transport",
+        "what serves the local API: `native` is the compiled server of the distribution `lightkeeper-wire`, `grpcio` "
+        "needs no such thing, `auto` takes the native one where it is installed",
+        default=Transport.AUTO,
     )
     grace_seconds: Annotated[int, PlainValidator(whole_number(0, 3600))] = key(
         "lightkeeper_grace_seconds", "how long a stopping agent waits for the calls in flight", default=20

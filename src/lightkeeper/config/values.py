@@ -69,6 +69,14 @@ class Destination(StrEnum):
     DISK = "Disk"
 
 
+class Transport(StrEnum):
+    """What carries gRPC: the native wire, grpcio, or the native one where it is installed."""
+
+    AUTO = "auto"
+    NATIVE = "native"
+    GRPCIO = "grpcio"
+
+
 class WhenFull(StrEnum):
     """What happens to captures when the spool is full."""
 

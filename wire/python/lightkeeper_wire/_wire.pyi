@@ -5,8 +5,6 @@ __all__ = ["Call", "Server"]
 
 @final
 class Call:
-    """What a handler is told about a call beside its bytes."""
-
     @property
     def method(self) -> str: ...
     @property
@@ -22,8 +20,6 @@ class Call:
 
 @final
 class Server:
-    """A gRPC server on one address."""
-
     def __new__(
         cls,
         methods: Mapping[str, Callable[[bytes, Call], bytes]],

@@ -1,0 +1,50 @@
+"""Which server carries the local API: the native wire or grpcio. Only the one that is chosen is imported."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.util import find_spec
+from threading import Event
+from typing import Protocol
+
+from lightkeeper.config.values import Transport
+from lightkeeper.errors import TransportMissing
+from lightkeeper.transport.servicer import Caller, Method
+
+
+class ApiServer(Protocol):
+    """A gRPC server on one address."""
+
+    def start(self, address: str) -> None:
+        """Bind and serve. Raises `SocketDenied`."""
+
+    def stop(self, grace_seconds: float, hurry: Event | None = None) -> bool:
+        """Take no new call, let those under way finish within the grace time, and tell whether all of them did."""
+
+
+def chosen(wanted: Transport) -> Transport:
+    """Return what `auto` comes to here. Raises `TransportMissing` where the native wire is asked for in vain."""
+    native = find_spec("lightkeeper_wire") is not None
+    if wanted is Transport.NATIVE and not native:
+        raise TransportMissing("lightkeeper_transport is native, but lightkeeper-wire is not installed")
+    if wanted is Transport.AUTO:
+        return Transport.NATIVE if native else Transport.GRPCIO
+    return wanted
+
+
+def make(
+    transport: Transport,
+    methods: Mapping[str, Method],
+    *,
+    caller: Caller,
+    worker_threads: int,
+    max_message_bytes: int,
+) -> ApiServer:
+    """Return a server. `caller` is who calls as far as the socket's rights tell; the native wire knows by itself."""
+    if transport is Transport.NATIVE:
+        from lightkeeper.transport.native_server import NativeServer
+
+        return NativeServer(methods, worker_threads=worker_threads, max_message_bytes=max_message_bytes)
+    from lightkeeper.transport.grpc_server import GrpcServer
+
+    return GrpcServer(methods, caller=caller, worker_threads=worker_threads, max_message_bytes=max_message_bytes)

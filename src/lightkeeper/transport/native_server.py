@@ -1,0 +1,91 @@
+"""Serves handlers of bytes over gRPC with the native wire (the distribution `lightkeeper-wire`).
+
+Threads: one of the wire's own reads and writes; `worker` threads run quick methods, `slow` ones run methods that may
+take seconds, so that any number of loads under way leaves the quick ones alone. The caller of each call is who the
+kernel says opened the connection.
+
+Invariants: at most `CALLS_LIMIT` calls are under way or waiting, the next is refused (RESOURCE_EXHAUSTED); a message
+is at most `max_message_bytes`; requests under way hold at most `BUFFERED_MESSAGES` such messages. These refusals are
+the wire's own and carry no details.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from threading import Event
+
+from lightkeeper_wire import Call, Server, Status
+
+from lightkeeper.errors import AgentError, MethodUnknown, SocketDenied, Unexpected
+from lightkeeper.transport import status
+from lightkeeper.transport.servicer import Caller, Handler, Method
+
+log = logging.getLogger(__name__)
+
+CALLS_LIMIT = 1024
+SLOW_THREADS = 4
+BUFFERED_MESSAGES = 4
+HURRY_POLL_SECONDS = 0.1
+JOIN_SECONDS = 1.0
+"""How long threads whose calls are over get to end, once the grace time has passed."""
+
+
+class NativeServer:
+    """A gRPC server on one address."""
+
+    def __init__(self, methods: Mapping[str, Method], *, worker_threads: int, max_message_bytes: int) -> None:
+        """Take the methods by full path."""
+        self._server = Server(
+            {path: _behavior(method.handler) for path, method in methods.items()},
+            slow=[path for path, method in methods.items() if method.slow],
+            fallback=_behavior(_unknown_method),
+            workers=worker_threads,
+            slow_workers=SLOW_THREADS,
+            max_calls=CALLS_LIMIT,
+            max_message_bytes=max_message_bytes,
+            max_buffered_bytes=BUFFERED_MESSAGES * max_message_bytes,
+        )
+
+    def start(self, address: str) -> None:
+        """Bind and serve. Raises `SocketDenied`."""
+        try:
+            self._server.start(address)
+        except OSError as error:
+            raise SocketDenied(f"{address} cannot be served", address=address) from error
+
+    def stop(self, grace_seconds: float, hurry: Event | None = None) -> bool:
+        """Take no new call, let those under way finish within the grace time, and tell whether all of them did.
+
+        Once `hurry` is set, the grace time is over.
+        """
+        self._server.drain()
+        deadline = time.monotonic() + grace_seconds
+        while not (hurry and hurry.is_set()):
+            left_seconds = max(0.0, deadline - time.monotonic())
+            if self._server.wait(min(left_seconds, HURRY_POLL_SECONDS)) or not left_seconds:
+                break
+        return self._server.close(JOIN_SECONDS)
+
+
+def _behavior(handler: Handler) -> Callable[[bytes, Call], bytes]:
+    def behavior(body: bytes, call: Call) -> bytes:
+        try:
+            return handler(body, Caller(call.peer_uid))
+        except AgentError as error:
+            raise _status(error) from error
+        except Exception as error:
+            log.exception("call_failed", extra={"handler": handler.__qualname__})
+            raise _status(Unexpected("the agent failed to answer; its log tells why")) from error
+
+    return behavior
+
+
+def _status(error: AgentError) -> Status:
+    failure = status.failure(error)
+    return Status(failure.code, failure.message, failure.details)
+
+
+def _unknown_method(_body: bytes, _caller: Caller) -> bytes:
+    raise MethodUnknown("the service has no such method")
