@@ -14,6 +14,8 @@ from bench import load
 from lightkeeper import __version__
 from lightkeeper.resources import usable_cpus
 
+QUIET_LOAD = 0.5
+BUSY = "other work was under way, so ratios hold, and times in seconds are longer than on a quiet machine"
 PACKAGES = ("onnxruntime", "grpcio", "protobuf", "numpy")
 
 
@@ -45,4 +47,7 @@ def _h2load() -> str:
 
 
 def _load_average() -> str:
-    return f"{os.getloadavg()[0]:.1f} (1 minute)"
+    """Return the load before the run, with a warning where other work makes every time longer than it is."""
+    load_average = os.getloadavg()[0]
+    busy = f": {BUSY}" if load_average > QUIET_LOAD else ""
+    return f"{load_average:.1f} in the last minute{busy}"

@@ -110,7 +110,7 @@ def to_markdown(results: Results, *, rounds: int, minutes: int) -> str:
         lines += [_line(row) for row in table.rows]
     if results.comparison("small", H2LOAD, 1) is None:
         lines += ["", f"{HOW_TO_GET_H2LOAD}: only the Python client was measured."]
-    lines += ["", "What each measured decision on this path brought: [ADR 4](adr/0004-predict-path.md).", ""]
+    lines += ["", "Where the time goes, and what each decision brought: [ADR 4](adr/0004-predict-path.md).", ""]
     return "\n".join(lines)
 
 
