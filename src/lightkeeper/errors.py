@@ -16,7 +16,7 @@ exit codes, and `docs/errors.md` is generated from it.
     |-- AlreadyExists
     |-- ResourcesExhausted      not enough of something right now; a later try may pass
     |-- DestinationUnusable     captures cannot go where the configuration sends them
-    |   `-- DeliveryFailed      ... right now; they wait in the spool meanwhile
+    |-- DeliveryFailed          captures do not arrive right now; they wait in the spool, and no call ends with it
     |-- PackageRefused          the package can't be trusted or can't run here
     |   |-- SignatureRefused    ... because of its signature or certificates
     |   |-- ContentRefused      ... because its files are not what was signed
@@ -483,7 +483,7 @@ class CaptureDestinationUnusable(DestinationUnusable):
     next_step = "run `lightkeeper config check FILE` and see to the capture keys"
 
 
-class DeliveryFailed(DestinationUnusable):
+class DeliveryFailed(AgentError):
     """A batch of captures did not arrive; it waits in the spool, and `capture/retry.py` says what happens next."""
 
 

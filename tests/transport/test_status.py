@@ -14,6 +14,7 @@ NEVER_ANSWERED = (
     errors.SocketError,
     errors.SigningError,
     errors.CommandError,
+    errors.DeliveryFailed,
     errors.ReadingError,
 )
 """The agent does not start with these, or a command raises them: no call ends with one."""
