@@ -1,4 +1,4 @@
-"""Run every measurement: `python -m bench [--effort full|quick|smoke] [--json] [--write FILE]`."""
+"""Run every measurement: `python -m bench [--effort full|quick|smoke] [--transport …] [--json] [--write FILE]`."""
 
 from __future__ import annotations
 
@@ -19,19 +19,27 @@ from bench.comparison import Comparison
 from bench.effort import EFFORTS
 from bench.results import Results
 from bench.workshop import Workshop
+from lightkeeper.config.values import Transport
 
 
 def main() -> None:
     """Measure, print the tables or one JSON document, and write the page if asked to."""
     parser = argparse.ArgumentParser(prog="bench", description="Measure the agent beside a bare gRPC server.")
     parser.add_argument("--effort", choices=EFFORTS, default="full", help="how much is measured (%(default)s)")
+    parser.add_argument(
+        "--transport",
+        type=Transport,
+        choices=Transport,
+        default=Transport.AUTO,
+        help="what carries gRPC in the agent (%(default)s: the native wire where it is installed)",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON document instead of tables")
     parser.add_argument("--write", type=Path, metavar="FILE", help="write the figures as a Markdown page")
     args = parser.parse_args()
     started = time.monotonic()
     if not load.has_h2load():
         _say(f"{load.HOW_TO_GET_H2LOAD}: going on with the Python client alone")
-    results = measure(args.effort)
+    results = measure(args.effort, args.transport)
     if args.json:
         document = asdict(results) | {"targets": [asdict(item) | {"met": item.met} for item in results.targets()]}
         print(json.dumps(document, indent=2))
@@ -44,13 +52,13 @@ def main() -> None:
         _say(f"wrote {args.write}")
 
 
-def measure(effort_name: str) -> Results:
+def measure(effort_name: str, transport: Transport) -> Results:
     """Measure everything."""
     effort = EFFORTS[effort_name]
-    described = machine.describe()
+    described = machine.describe(transport)
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         _say("making models, an authority and packages")
-        workshop = Workshop(Path(folder))
+        workshop = Workshop(Path(folder), transport)
         _say("cold starts")
         cold_starts = life.cold_starts(workshop, effort)
         _say(f"memory over {effort.cycles} load/unload cycles")

@@ -12,6 +12,8 @@ import psutil
 
 from bench import load
 from lightkeeper import __version__
+from lightkeeper.agent import transports
+from lightkeeper.config.values import Transport
 from lightkeeper.resources import usable_cpus
 
 QUIET_LOAD = 0.5
@@ -19,14 +21,14 @@ BUSY = "other work was under way, so ratios hold, and times in seconds are longe
 PACKAGES = ("onnxruntime", "grpcio", "protobuf", "numpy")
 
 
-def describe() -> dict[str, str]:
+def describe(transport: Transport) -> dict[str, str]:
     """Return what a reader needs to judge the figures, in the order it is shown."""
     described = {
         "processor": f"{_processor()}, {usable_cpus()} of {os.cpu_count()} usable",
         "memory": f"{psutil.virtual_memory().total / 2**30:.0f} GiB",
         "system": f"{platform.system()} {platform.release()}, {platform.machine()}",
         "Python": platform.python_version(),
-        "lightkeeper": __version__,
+        "lightkeeper": f"{__version__}, with the {transports.chosen(transport)} transport",
         **{name: version(name) for name in PACKAGES},
         "h2load": _h2load(),
     }

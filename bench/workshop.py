@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench import models
+from lightkeeper.config.values import Transport
 from lightkeeper.resources import usable_cpus
 from lightkeeper.runtimes.onnx import SPIN_MICROSECONDS
 
@@ -81,7 +82,7 @@ class Server:
 class Workshop:
     """A folder with models, their signed packages, and the agent's configuration."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, transport: Transport = Transport.AUTO) -> None:
         """Make everything, in an empty folder, with the commands that an operator would type."""
         self._folder = folder
         self.threads = usable_cpus()
@@ -115,7 +116,8 @@ class Workshop:
             "--set",
             f"sagemaker_edge_local_data_root_path={state}",
         )
-        lightkeeper("config", "init", self._config, *device, *folders)
+        carried = ("--set", f"lightkeeper_transport={transport}")
+        lightkeeper("config", "init", self._config, *device, *folders, *carried)
 
     @contextmanager
     def agent(self) -> Iterator[Server]:
