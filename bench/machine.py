@@ -21,7 +21,7 @@ BUSY = "other work was under way, so ratios hold, and times in seconds are longe
 PACKAGES = ("onnxruntime", "grpcio", "protobuf", "numpy")
 
 
-def describe(transport: Transport) -> dict[str, str]:
+def describe(transport: Transport = Transport.AUTO) -> dict[str, str]:
     """Return what a reader needs to judge the figures, in the order it is shown."""
     described = {
         "processor": f"{_processor()}, {usable_cpus()} of {os.cpu_count()} usable",
