@@ -63,13 +63,19 @@ class Signer:
         key_path, certificate_path = folder / KEY_FILE_NAME, folder / CERTIFICATE_FILE_NAME
         try:
             key = serialization.load_pem_private_key(key_path.read_bytes(), password=None)
-        except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
+        except OSError as error:
+            raise SignerUnusable(f"{key_path} cannot be read: {error.strerror}", file=key_path) from error
+        except (ValueError, TypeError, UnsupportedAlgorithm) as error:
             raise SignerUnusable(f"{key_path} is not a private key that can be read: {error}", file=key_path) from error
         if not isinstance(key, ec.EllipticCurvePrivateKey) or curve_hash(key.curve) is None:
             raise SignerUnusable(f"{key_path} is not a key of the curve P-256, P-384 or P-521", file=key_path)
         try:
             certificates = from_pem(certificate_path.read_bytes())
-        except (OSError, CertificateUnreadable) as error:
+        except OSError as error:
+            raise SignerUnusable(
+                f"{certificate_path} cannot be read: {error.strerror}", file=certificate_path
+            ) from error
+        except CertificateUnreadable as error:
             raise SignerUnusable(f"{certificate_path} is no certificate: {error}", file=certificate_path) from error
         if certificates[0].public_key() != key.public_key():
             raise SignerUnusable(
