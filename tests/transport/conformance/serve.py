@@ -1,0 +1,43 @@
+"""A server with one quick method, for tests that need it in a process of its own: `serve.py TRANSPORT SOCKET`."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from collections.abc import Mapping
+
+from lightkeeper.agent import transports
+from lightkeeper.agent.transports import ApiServer
+from lightkeeper.config.values import Transport
+from lightkeeper.transport.servicer import Caller, Method
+
+LIMIT_BYTES = 4 * 1024 * 1024
+WORKERS = 4
+GRACE_SECONDS = 5
+
+
+def make(transport: Transport, methods: Mapping[str, Method]) -> ApiServer:
+    """Return a server as the agent makes it, with a small limit."""
+    return transports.make(
+        transport, methods, caller=Caller(uid=None), worker_threads=WORKERS, max_message_bytes=LIMIT_BYTES
+    )
+
+
+def echo(body: bytes, _caller: Caller) -> bytes:
+    """Answer with the request."""
+    return body
+
+
+def main() -> None:
+    """Serve until SIGTERM."""
+    done = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: done.set())
+    server = make(Transport(sys.argv[1]), {"/test.Test/Echo": Method(echo)})
+    server.start(f"unix:{sys.argv[2]}")
+    done.wait()
+    server.stop(GRACE_SECONDS)
+
+
+if __name__ == "__main__":
+    main()
