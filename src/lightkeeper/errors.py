@@ -138,6 +138,13 @@ class StateUnusable(ConfigurationError):
     next_step = "set sagemaker_edge_local_data_root_path to a folder that the agent's user may write"
 
 
+class StateDiskBroken(ConfigurationError):
+    """The disk under the state folder is read-only, full or failing; the agent runs without it, and keeps no capture."""
+
+    reason = "STATE_DISK_BROKEN"
+    next_step = "repair or free the disk under sagemaker_edge_local_data_root_path, then restart the agent"
+
+
 class StateInUse(ConfigurationError):
     """Another agent keeps its state in this folder right now."""
 

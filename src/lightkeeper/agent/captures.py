@@ -26,11 +26,12 @@ class Captures:
     every `REOPEN_SECONDS`.
     """
 
-    def __init__(self, config: Config, state: Path) -> None:
+    def __init__(self, config: Config, state: Path, *, fault: AgentError | None = None) -> None:
+        """Take the configuration and the state folder; with a `fault`, captures are refused and nothing starts."""
         self._config = config
         self._state = state
         self._stopping = threading.Event()
-        self._fault: AgentError | None = None
+        self._fault = fault
         self._line: CaptureLine | None = None
         self._opening = threading.Thread(target=self._open_later, name="capture-opening", daemon=True)
 
@@ -68,9 +69,12 @@ class Captures:
 
     def _open_line(self) -> CaptureLine:
         line, fault = self._line, self._fault
-        if line is None:
-            raise fault or SpoolBroken("the spool is not open yet")
-        return line
+        if line is not None:
+            return line
+        if isinstance(fault, SpoolBroken | SpoolDiskFull):
+            raise fault
+        reason = fault.reason if fault else "NOT_OPEN"
+        raise SpoolBroken(f"captures cannot be kept: {fault or 'the spool is not open yet'}", cause=reason)
 
     def _open(self) -> None:
         try:

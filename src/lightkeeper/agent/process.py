@@ -21,6 +21,7 @@ from lightkeeper.agent import transports
 from lightkeeper.agent.captures import Captures
 from lightkeeper.config import Config
 from lightkeeper.config.values import Transport
+from lightkeeper.errors import StateDiskBroken
 from lightkeeper.loader import ModelLoader
 from lightkeeper.modelpackage.limits import Limits
 from lightkeeper.modelpackage.package import PackageStore
@@ -30,7 +31,7 @@ from lightkeeper.registry import Registry
 from lightkeeper.runtimes.base import RuntimeOptions
 from lightkeeper.runtimes.discovery import Runtimes
 from lightkeeper.service import AgentService
-from lightkeeper.state import StateFolder
+from lightkeeper.state import StateFolder, memory_folder
 from lightkeeper.transport.servicer import Caller, Servicer
 from lightkeeper.transport.unix_socket import OWNER_ONLY, SocketFile, path_of
 
@@ -81,13 +82,9 @@ class Agent:
             socket = SocketFile(path_of(self._address), mode=self._config.socket_mode, group=self._config.socket_group)
             stack.callback(socket.remove)
             bind_address = socket.claim(force=self._force)
-            state = StateFolder(self._config.state_path)
-            stack.callback(state.close)
-            captures = Captures(self._config, state.path)
-            stack.callback(captures.stop)
-            captures.start()
             transport = transports.chosen(self._config.transport)
-            server = self._server(transport, captures, state.path)
+            captures, state = self._open_state(stack)
+            server = self._server(transport, captures, state)
             server.start(f"unix:{bind_address}")
             stack.callback(server.stop, 0)
             socket.publish()
@@ -101,6 +98,19 @@ class Agent:
         if not finished:
             logging.shutdown()
             os._exit(0)  # a thread still runs a model and would hold up the interpreter's end
+
+    def _open_state(self, stack: ExitStack) -> tuple[Captures, Path]:
+        """Return the captures and the folder of the agent's state; on a broken disk both do without it."""
+        path = self._config.state_path
+        try:
+            stack.callback(StateFolder(path).close)
+        except StateDiskBroken as fault:
+            log.error("state_disk_broken", extra={"detail": fault.message, "next_step": fault.next_step})  # noqa: TRY400  # a refusal, no bug
+            return Captures(self._config, path, fault=fault), Path(stack.enter_context(memory_folder()))
+        captures = Captures(self._config, path)
+        stack.callback(captures.stop)
+        captures.start()
+        return captures, path
 
     def _server(self, transport: Transport, captures: Captures, state: Path) -> transports.ApiServer:
         config = self._config
