@@ -139,7 +139,7 @@ class StateUnusable(ConfigurationError):
 
 
 class StateDiskBroken(ConfigurationError):
-    """The disk under the state folder is read-only, full or failing; the agent runs without it, and keeps no capture."""
+    """The disk under the state folder is read-only, full or failing; the agent runs without it and without captures."""
 
     reason = "STATE_DISK_BROKEN"
     next_step = "repair or free the disk under sagemaker_edge_local_data_root_path, then restart the agent"
