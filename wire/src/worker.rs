@@ -25,11 +25,17 @@ impl Handlers {
 }
 
 pub fn work(py: Python<'_>, pool: &Pool, handlers: &Handlers, limit_bytes: usize) {
+    let mut came = false;
     loop {
         // while calls wait, the interpreter is not given back between them
-        let Some(job) = pool.try_take().or_else(|| py.detach(|| pool.take())) else {
+        let Some(job) = pool.take(came) else {
+            came = py.detach(|| pool.sleep());
+            if came {
+                continue;
+            }
             return;
         };
+        came = false;
         if job.info.is_over() {
             continue;
         }
