@@ -8,7 +8,7 @@ WIRE_FILES := wire/Cargo.toml wire/Cargo.lock wire/pyproject.toml $(shell find w
 WHEELS := build/wheels
 WIRE_WHEEL := $(BIN)/maturin build --quiet --release --locked --manifest-path wire/Cargo.toml
 
-.PHONY: help setup demo test test-crash lint types imports bench bench-quick bench-capture test-faults bench-onnx bench-wire wheels proto docs lock clean
+.PHONY: help setup demo test test-crash test-wire lint types imports bench bench-quick bench-capture test-faults bench-onnx bench-wire wheels proto docs lock clean
 
 help:            ## show the verbs
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -26,11 +26,13 @@ $(INSTALLED): requirements/dev.txt pyproject.toml
 $(STAMP): $(INSTALLED) $(WIRE_FILES)
 	@mkdir -p $(WHEELS)
 	@if ! command -v cargo >/dev/null; then \
+		$(BIN)/python -m pip uninstall --quiet --yes lightkeeper-wire 2>/dev/null; \
 		echo "wire: grpcio (no cargo to build the native one)"; \
 	elif $(WIRE_WHEEL) --out $(WHEELS) >build/wire.log 2>&1 \
 		&& $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --force-reinstall --no-index --find-links $(WHEELS) lightkeeper-wire; then \
 		echo "wire: native"; \
 	else \
+		$(BIN)/python -m pip uninstall --quiet --yes lightkeeper-wire 2>/dev/null; \
 		echo "wire: grpcio (the native one could not be built: build/wire.log)"; \
 	fi
 	@touch $@
@@ -38,6 +40,11 @@ $(STAMP): $(INSTALLED) $(WIRE_FILES)
 wheels: $(STAMP) ## build the wheels of both distributions into dist/
 	$(WIRE_WHEEL) --out dist
 	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir dist .
+
+test-wire: $(STAMP) ## check and test the wire's Rust (needs cargo)
+	cargo fmt --manifest-path wire/Cargo.toml --check
+	cargo clippy --quiet --locked --manifest-path wire/Cargo.toml -- --deny warnings
+	cargo test --quiet --locked --manifest-path wire/Cargo.toml
 
 test-crash: $(STAMP) ## kill the agent 200 times under load and count what it answered OK
 	LIGHTKEEPER_CRASHES=200 $(BIN)/pytest tests/capture/test_crash.py
