@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import sys
-import threading
 from collections.abc import Mapping
 
 from lightkeeper.agent import transports
@@ -31,11 +30,10 @@ def echo(body: bytes, _caller: Caller) -> bytes:
 
 def main() -> None:
     """Serve until SIGTERM."""
-    done = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: done.set())
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])  # for sigwait, before any thread is there
     server = make(Transport(sys.argv[1]), {"/test.Test/Echo": Method(echo)})
     server.start(f"unix:{sys.argv[2]}")
-    done.wait()
+    signal.sigwait([signal.SIGTERM])
     server.stop(GRACE_SECONDS)
 
 
