@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from threading import Event
 from typing import Protocol
@@ -22,9 +22,9 @@ class ApiServer(Protocol):
         """Take no new call, let those under way finish within the grace time, and tell whether all of them did."""
 
 
-def chosen(wanted: Transport) -> Transport:
+def chosen(wanted: Transport, *, find: Callable[[str], object | None] = find_spec) -> Transport:
     """Return what `auto` comes to here. Raises `TransportMissing` where the native wire is asked for in vain."""
-    native = find_spec("lightkeeper_wire") is not None
+    native = find("lightkeeper_wire") is not None
     if wanted is Transport.NATIVE and not native:
         raise TransportMissing("lightkeeper_transport is native, but lightkeeper-wire is not installed")
     if wanted is Transport.AUTO:
