@@ -63,7 +63,8 @@ types: $(STAMP)  ## check types
 imports: $(STAMP) ## check the direction of imports
 	$(BIN)/lint-imports --no-cache
 
-test: lint types imports ## run every check and test
+test: lint types imports ## run every check and test; the local API's tests over grpcio too
+	LIGHTKEEPER_TEST_TRANSPORT=grpcio $(BIN)/pytest -q tests/test_local_api.py
 	$(BIN)/pytest
 
 bench: $(STAMP)  ## measure the agent beside a bare gRPC server, and write docs/benchmarks.md
