@@ -51,6 +51,7 @@ class SpoolMachine(RuleBasedStateMachine):
 
     def _open(self, folder: Path) -> None:
         self.disk = Disk()
+        self.disk_failed = False
         self.folder = folder
         keep = Keep(expire_days=7, ledger_days=30)
         self.spool = open_spool(folder, room=self.room, clock=self.clock, disk=self.disk, keep=keep)
@@ -172,6 +173,7 @@ class SpoolMachine(RuleBasedStateMachine):
         except (SpoolBroken, SpoolDiskFull, SpoolFull):
             refused = True
         self.disk.fail(-1)
+        self.disk_failed = True
         if not refused:
             self._note_accepted(capture_id)
             if closed is not None:
@@ -190,7 +192,12 @@ class SpoolMachine(RuleBasedStateMachine):
 
     @rule()
     def audit(self) -> None:
-        """Accepted = states + forgotten; weights; files and rows."""
+        """Accepted = states + forgotten; weights; files and rows.
+
+        A file that a failing disk did not let go of is found at the next start, and at no other time left behind.
+        """
+        if self.disk_failed and audited(self.folder).faults:
+            self.crash()
         audit = audited(self.folder)
         assert audit.faults == ()
         assert audit.accepted == self.accepted
