@@ -33,7 +33,6 @@ from lightkeeper.modelpackage import golden
 from lightkeeper.modelpackage.package import Package, PackageStore
 from lightkeeper.runtimes.base import Session, zeros
 from lightkeeper.runtimes.discovery import Runtimes
-from lightkeeper.tensor import TensorMetadata
 
 log = logging.getLogger(__name__)
 
@@ -107,8 +106,8 @@ def _check_signature(session: Session, package: Package) -> None:
             raise ModelSignatureMismatch(
                 f"the model's {kind} are not those of its manifest",
                 kind=kind,
-                expected=_describe(declared),
-                given=_describe(tuple(opened)),
+                expected=", ".join(map(str, declared)),
+                given=", ".join(map(str, opened)),
             )
 
 
@@ -127,7 +126,3 @@ def _warm_up(session: Session, package: Package) -> None:
     except ModelOutOfMemory as error:
         raise MemoryShort(f"the model's first run ran out of memory: {error.message}") from error
     golden.compare(arrays, {metadata.name: output for metadata, output in zip(session.outputs, outputs, strict=True)})
-
-
-def _describe(metadatas: tuple[TensorMetadata, ...]) -> str:
-    return ", ".join(f"{metadata.name} {metadata.data_type.name}{list(metadata.shape)}" for metadata in metadatas)

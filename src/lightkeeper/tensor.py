@@ -5,10 +5,8 @@ Bytes are little-endian and C-contiguous everywhere.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from math import prod
 
 import numpy as np
 
@@ -52,9 +50,8 @@ class TensorMetadata:
     data_type: DataType
     shape: tuple[int, ...]
 
-    def nbytes(self) -> int | None:
-        """Return the size in bytes, or None where a dimension is dynamic."""
-        return None if DYNAMIC in self.shape else byte_count(self.data_type, self.shape)
+    def __str__(self) -> str:
+        return f"{self.name} {self.data_type.name}{list(self.shape)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +68,3 @@ class Tensor:
     shape: tuple[int, ...] | None
     data: bytes | memoryview
     open_ended: bool = False
-
-
-def byte_count(data_type: DataType, shape: Sequence[int]) -> int:
-    """Return how many bytes a tensor of this type and (fully known) shape has."""
-    return prod(shape) * _DTYPES[data_type].itemsize

@@ -62,7 +62,10 @@ def _list(args: argparse.Namespace) -> None:
     if args.json:
         output.document({"models": [_as_json(model) for model in models]})
         return
-    rows = [[model.name, _column(model.inputs), _column(model.outputs), model.url] for model in models]
+    rows = [
+        [model.name, ", ".join(map(str, model.inputs)), ", ".join(map(str, model.outputs)), model.url]
+        for model in models
+    ]
     output.table(["name", "inputs", "outputs", "url"], rows, empty="no model is loaded")
 
 
@@ -83,10 +86,6 @@ def _show(model: ModelDescription, *, as_json: bool) -> None:
         for metadata in metadatas
     ]
     output.table(["", "name", "type", "shape"], rows)
-
-
-def _column(metadatas: tuple[TensorMetadata, ...]) -> str:
-    return ", ".join(f"{metadata.name} {metadata.data_type.name}{list(metadata.shape)}" for metadata in metadatas)
 
 
 def _as_json(model: ModelDescription) -> dict[str, Any]:

@@ -18,14 +18,12 @@ from typing import NoReturn
 
 import grpc
 
-from lightkeeper.errors import AgentError, MethodUnknown, SocketDenied, Unexpected
+from lightkeeper.errors import AgentError, SocketDenied, Unexpected
 from lightkeeper.transport import status
-from lightkeeper.transport.servicer import Caller, Handler, Method
+from lightkeeper.transport.servicer import CALLS_LIMIT, SLOW_THREADS, Caller, Handler, Method, unknown_method
 
 log = logging.getLogger(__name__)
 
-CALLS_LIMIT = 1024
-SLOW_THREADS = 4
 HURRY_POLL_SECONDS = 0.1
 JOIN_SECONDS = 1.0
 """How long threads whose calls are over get to end, once the grace time has passed."""
@@ -93,7 +91,7 @@ class _Methods(grpc.GenericRpcHandler):
             for path, method in methods.items()
         }
         self._unknown: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_unary_rpc_method_handler(
-            _behavior(Method(_unknown_method), caller, slow)
+            _behavior(Method(unknown_method), caller, slow)
         )
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[bytes, bytes]:
@@ -126,7 +124,3 @@ def _abort(context: grpc.ServicerContext, error: AgentError) -> NoReturn:
     failure = status.failure(error)
     context.set_trailing_metadata(((status.DETAILS_KEY, failure.details),))
     context.abort(_CODES[failure.code], failure.message)
-
-
-def _unknown_method(_body: bytes, _caller: Caller) -> bytes:
-    raise MethodUnknown("the service has no such method")

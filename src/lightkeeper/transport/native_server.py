@@ -18,14 +18,12 @@ from threading import Event
 
 from lightkeeper_wire import Call, Server, Status
 
-from lightkeeper.errors import AgentError, MethodUnknown, SocketDenied, Unexpected
+from lightkeeper.errors import AgentError, SocketDenied, Unexpected
 from lightkeeper.transport import status
-from lightkeeper.transport.servicer import Caller, Handler, Method
+from lightkeeper.transport.servicer import CALLS_LIMIT, SLOW_THREADS, Caller, Handler, Method, unknown_method
 
 log = logging.getLogger(__name__)
 
-CALLS_LIMIT = 1024
-SLOW_THREADS = 4
 BUFFERED_MESSAGES = 4
 HURRY_POLL_SECONDS = 0.1
 JOIN_SECONDS = 1.0
@@ -40,7 +38,7 @@ class NativeServer:
         self._server = Server(
             {path: _behavior(method.handler) for path, method in methods.items()},
             slow=[path for path, method in methods.items() if method.slow],
-            fallback=_behavior(_unknown_method),
+            fallback=_behavior(unknown_method),
             workers=worker_threads,
             slow_workers=SLOW_THREADS,
             max_calls=CALLS_LIMIT,
@@ -85,7 +83,3 @@ def _behavior(handler: Handler) -> Callable[[bytes, Call], bytes]:
 def _status(error: AgentError) -> Status:
     failure = status.failure(error)
     return Status(failure.code, failure.message, failure.details)
-
-
-def _unknown_method(_body: bytes, _caller: Caller) -> bytes:
-    raise MethodUnknown("the service has no such method")

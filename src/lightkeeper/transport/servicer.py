@@ -9,11 +9,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import cast
 
+from lightkeeper.errors import MethodUnknown
 from lightkeeper.service import AgentService
 from lightkeeper.transport import CONTROL, SERVICE, codec
 from lightkeeper.transport import agent_pb2 as wire
 from lightkeeper.transport import control_pb2 as control_wire
 from lightkeeper.transport.shared_memory import Attachments
+
+CALLS_LIMIT = 1024
+"""The most calls under way or waiting, on any server."""
+
+SLOW_THREADS = 4
+"""The threads for slow methods, on any server."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +39,11 @@ class Method:
 
     handler: Handler
     slow: bool = False
+
+
+def unknown_method(_body: bytes, _caller: Caller) -> bytes:
+    """Answer a call of a method that nobody knows."""
+    raise MethodUnknown("the service has no such method")
 
 
 class Servicer:
