@@ -93,7 +93,7 @@ docs: $(STAMP)   ## generate the reference pages in docs/ from the code
 
 lock:            ## lock the requirements again (needs uv)
 	uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 pyproject.toml --extra images --extra aws -o requirements/agent.txt
-	uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 pyproject.toml --extra images --extra aws --extra parquet --extra demo --group dev -o requirements/dev.txt
+	uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 pyproject.toml --extra images --extra aws --extra parquet --extra hub --extra demo --group dev -o requirements/dev.txt
 
 clean:           ## remove what the verbs made
 	rm -rf $(VENV) build dist wire/target .mypy_cache .ruff_cache .pytest_cache .hypothesis
