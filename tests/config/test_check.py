@@ -15,7 +15,7 @@ from lightkeeper.config import Config, Destination, Provider, Report, check, loa
 from lightkeeper.config.check import OLDER_NAMES, default_state_path, examine
 from lightkeeper.config.model import every_key
 from lightkeeper.config.rules import CaptureRule
-from lightkeeper.config.values import Durability, Transport, WhenFull
+from lightkeeper.config.values import Durability, PathBase, Transport, WhenFull
 from lightkeeper.errors import ConfigInvalid, ConfigUnreadable
 
 ENVIRONMENT = {"STATE_DIRECTORY": "/var/lib/here"}
@@ -71,6 +71,7 @@ EVERY_KEY = {
     "sagemaker_edge_dlr_backend_options": "-x 1",
     "sagemaker_edge_telemetry_libsystemd_path": "/opt/libsystemd.so",
     "sagemaker_edge_log_verbose": True,
+    "lightkeeper_relative_paths": "file",
     "lightkeeper_threads": 2,
     "lightkeeper_max_message_bytes": 2**31 - 1,
     "lightkeeper_transport": "Native",
@@ -153,6 +154,7 @@ def test_every_key_is_read_into_its_field() -> None:
         "crash_counter_library": "/opt/libsystemd.so",
         "dlr_backend_options": "-x 1",
         "log_verbose": True,
+        "relative_paths": PathBase.FILE,
         "threads": 2,
         "max_message_bytes": 2**31 - 1,
         "transport": Transport.NATIVE,
@@ -229,6 +231,29 @@ def test_configurations_of_the_field_are_accepted(base: dict[str, str], field: d
     if field == {"sagemaker_edge_provider_s3_bucket_name": ""} and base is IN_CLOUD:
         field = {"sagemaker_edge_provider_provider_path": ""}
     assert isinstance(accepted({**base, **field}), Config)
+
+
+def test_relative_paths_start_from_the_file_where_it_says_so(tmp_path: Path) -> None:
+    """A folder with the configuration and what it names works wherever it is copied, and through a link to the file."""
+    relative = {
+        **IN_CLOUD,
+        "sagemaker_edge_core_root_certs_path": "roots",
+        "sagemaker_edge_provider_aws_cert_file": "device.pem",
+        "sagemaker_edge_local_data_root_path": "/data/state",
+    }
+    folder = tmp_path / "turbine-7"
+    folder.mkdir()
+    link = tmp_path / "link.json"
+    link.symlink_to(folder / "config.json")
+    (folder / "config.json").write_text(json.dumps({**relative, "lightkeeper_relative_paths": "file"}))
+    for path in (folder / "config.json", link):
+        config = load(path, ENVIRONMENT)
+        assert config.root_certs_path == folder.resolve() / "roots"
+        assert config.aws_cert_file == folder.resolve() / "device.pem"
+        assert config.aws_private_key_file == Path("/keys/device.key")
+        assert config.state_path == Path("/data/state")
+    (folder / "config.json").write_text(json.dumps(relative))
+    assert load(folder / "config.json", ENVIRONMENT).root_certs_path == Path("roots")
 
 
 NUMBERS = [key for key, value in EVERY_KEY.items() if isinstance(value, int)]

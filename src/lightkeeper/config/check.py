@@ -13,7 +13,7 @@ import os
 import re
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -67,7 +67,8 @@ def load(path: Path, environment: Mapping[str, str] = os.environ) -> Config:
 
 def check(path: Path, environment: Mapping[str, str] = os.environ) -> Report:
     """Return every fault and warning of a file. Raises `ConfigUnreadable` where it holds no JSON object."""
-    return examine(document.read(path), environment, source=str(path))
+    report = examine(document.read(path), environment, source=str(path))
+    return replace(report, config=report.config and report.config.placed(path))
 
 
 def examine(members: document.Members, environment: Mapping[str, str] = os.environ, source: str = "it") -> Report:

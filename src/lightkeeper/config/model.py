@@ -22,6 +22,7 @@ from lightkeeper.config.values import (
     Destination,
     Durability,
     Kind,
+    PathBase,
     Provider,
     Transport,
     WhenFull,
@@ -251,6 +252,12 @@ class Config(BaseModel):
     )
 
     # the agent itself
+    relative_paths: Annotated[PathBase, PlainValidator(values.word_of(PathBase))] = key(
+        "lightkeeper_relative_paths",
+        "what the relative paths of this file start from: the agent's working directory, or, with `file`, the folder "
+        "this file lies in, so that the folder can be copied to any place",
+        default=PathBase.WORKING_DIRECTORY,
+    )
     log_verbose: Flag = key("sagemaker_edge_log_verbose", "log every request", default=False)
     threads: Annotated[int, PlainValidator(whole_number(0, 1024))] = key(
         "lightkeeper_threads", "threads that run models; 0 stands for as many as the process may use", default=0
@@ -296,6 +303,14 @@ class Config(BaseModel):
     def local_state_enabled(self) -> bool:
         """Whether the agent remembers its models over a restart."""
         return self.state_library is not None
+
+    def placed(self, file: Path) -> Config:
+        """Return the configuration of a file that lies there, with its relative paths made absolute where it asks."""
+        if self.relative_paths is PathBase.WORKING_DIRECTORY:
+            return self
+        given = {name: getattr(self, name) for name in Config.model_fields}
+        folder = file.resolve().parent
+        return self.model_copy(update={name: folder / v for name, v in given.items() if isinstance(v, Path)})
 
     # --- rules between keys -------------------------------------------------------------------------------------
 

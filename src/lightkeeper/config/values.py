@@ -77,6 +77,13 @@ class Transport(StrEnum):
     GRPCIO = "grpcio"
 
 
+class PathBase(StrEnum):
+    """What a relative path starts from: the agent's working directory, or the folder the configuration lies in."""
+
+    WORKING_DIRECTORY = "working_directory"
+    FILE = "file"
+
+
 class WhenFull(StrEnum):
     """What happens to captures when the spool is full."""
 

@@ -7,24 +7,19 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from lightkeeper.errors import OutputExists, OutputUnwritable
 from lightkeeper.modelpackage import signature
+from lightkeeper.modelpackage.issuer import Issuer, Subject, new_key
 from lightkeeper.names import check_model_name
 
 ROOT_YEARS = 20
 SIGNER_YEARS = 10
-BACKDATED = timedelta(days=1)
-"""Certificates begin this long before they are made: a device's clock may be somewhat behind."""
 
-_YEAR = timedelta(days=365)
 _SECRET, _READ_ONLY = 0o600, 0o444
 
 
@@ -51,87 +46,23 @@ def create(folder: Path, region: str, now: datetime) -> Authority:
         folder / signature.KEY_FILE_NAME,
         folder / signature.CERTIFICATE_FILE_NAME,
     )
-    root_key, signer_key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
-    begin = now.replace(microsecond=0) - BACKDATED
-    root = _root(root_key, region, begin)
-    signer = _signer(signer_key, region, begin, root, root_key)
+    root, signer = make(region, now)
     contents = {
-        made.root_key: (_pem(root_key), _SECRET),
-        made.root_certificate: (root.public_bytes(serialization.Encoding.PEM), _READ_ONLY),
-        made.signer_key: (_pem(signer_key), _SECRET),
-        made.signer_certificate: (signer.public_bytes(serialization.Encoding.PEM), _READ_ONLY),
+        made.root_key: (root.key_pem, _SECRET),
+        made.root_certificate: (root.certificate_pem, _READ_ONLY),
+        made.signer_key: (signer.key_pem, _SECRET),
+        made.signer_certificate: (signer.certificate_pem, _READ_ONLY),
     }
     _write(contents)
     return made
 
 
-def _root(key: ec.EllipticCurvePrivateKey, region: str, begin: datetime) -> x509.Certificate:
-    name = _name(f"Model root {region}")
-    identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
-    return (
-        _certificate(name, name, key.public_key(), begin, ROOT_YEARS)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=1), critical=True)
-        .add_extension(_usage("key_cert_sign", "crl_sign"), critical=True)
-        .add_extension(identifier, critical=False)
-        .sign(key, hashes.SHA256())
-    )
-
-
-def _signer(
-    key: ec.EllipticCurvePrivateKey,
-    region: str,
-    begin: datetime,
-    root: x509.Certificate,
-    root_key: ec.EllipticCurvePrivateKey,
-) -> x509.Certificate:
-    return (
-        _certificate(_name(f"Model signer {region}"), root.subject, key.public_key(), begin, SIGNER_YEARS)
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(_usage("digital_signature"), critical=True)
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CODE_SIGNING]), critical=False)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(root_key.public_key()), critical=False)
-        .sign(root_key, hashes.SHA256())
-    )
-
-
-def _certificate(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, begin: datetime, years: int
-) -> x509.CertificateBuilder:
-    return (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer)
-        .public_key(key)
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(begin)
-        .not_valid_after(begin + BACKDATED + years * _YEAR)
-    )
-
-
-def _name(common_name: str) -> x509.Name:
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
-
-
-def _usage(*uses: str) -> x509.KeyUsage:
-    every = (
-        "digital_signature",
-        "content_commitment",
-        "key_encipherment",
-        "data_encipherment",
-        "key_agreement",
-        "key_cert_sign",
-        "crl_sign",
-        "encipher_only",
-        "decipher_only",
-    )
-    return x509.KeyUsage(**{use: use in uses for use in every})
-
-
-def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
-    return key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
+def make(region: str, now: datetime) -> tuple[Issuer, Issuer]:
+    """Return a new root and a signer that it has signed, with their keys."""
+    root = Issuer.root(f"Model root {region}", now, ROOT_YEARS, path_length=1)
+    key = new_key()
+    subject = Subject(f"Model signer {region}", key.public_key(), (ExtendedKeyUsageOID.CODE_SIGNING,))
+    return root, Issuer(root.sign(subject, now, SIGNER_YEARS), key)
 
 
 def _write(contents: dict[Path, tuple[bytes, int]]) -> None:
