@@ -66,39 +66,23 @@ def _add_package(commands: argparse._SubParsersAction[Any]) -> None:
 
 
 def _package(args: argparse.Namespace) -> None:
+    from lightkeeper import authoring
     from lightkeeper.modelpackage import build, source
-    from lightkeeper.modelpackage.manifest import Manifest
     from lightkeeper.modelpackage.signature import Signer
     from lightkeeper.modelpackage.target import Target, architecture
-    from lightkeeper.names import check_model_name, check_model_version
-    from lightkeeper.runtimes.base import RuntimeOptions
-    from lightkeeper.runtimes.discovery import Runtimes
 
-    check_model_name(args.name)
-    check_model_version(args.version)
+    target = Target(args.target_os.lower(), architecture(args.target_arch), args.accelerator.lower())
+    label = authoring.Label(args.name, args.version, target, args.minimum_agent_version)
+    label.check()
     build.output_path(args.output, args.name, args.version)
     signer = Signer.load(args.signer)
     found = source.find(args.model, args.main)
-    runtime = Runtimes(RuntimeOptions(threads=resources.usable_cpus())).for_format(found.format)
-    session = runtime.open(found.main)
-    try:
-        said = Manifest(
-            name=args.name,
-            version=args.version,
-            format=found.format,
-            model=found.model,
-            inputs=tuple(session.inputs),
-            outputs=tuple(session.outputs),
-            target=Target(args.target_os.lower(), architecture(args.target_arch), args.accelerator.lower()),
-            minimum_agent_version=args.minimum_agent_version,
-        )
-        Manifest.parse(said.to_json())  # what a device would refuse is refused here
-        golden = _golden(args, session)
-    finally:
-        session.close()
+    draft = authoring.draft(
+        found, label, threads=resources.usable_cpus(), golden=lambda session: _golden(args, session)
+    )
     size_bytes = 2 * sum(file.stat().st_size for file in found.files.values())  # each is hashed, and then packed
     with _progress("packaging", size_bytes, size_bytes) as advance:
-        path = build.build(build.Draft(found, said, golden), signer, args.output, advance)
+        path = build.build(draft, signer, args.output, advance)
     if args.json:
         output.document({"package": str(path), "size_bytes": path.stat().st_size, "files": sorted(found.files)})
     else:

@@ -61,25 +61,35 @@ class Signer:
         Raises `SignerUnusable`.
         """
         key_path, certificate_path = folder / KEY_FILE_NAME, folder / CERTIFICATE_FILE_NAME
+        contents = []
+        for path in (key_path, certificate_path):
+            try:
+                contents.append(path.read_bytes())
+            except OSError as error:
+                raise SignerUnusable(f"{path} cannot be read: {error.strerror}", file=path) from error
+        return cls.parse(*contents, key_name=str(key_path), certificate_name=str(certificate_path))
+
+    @classmethod
+    def parse(
+        cls, key_pem: bytes, certificates_pem: bytes, *, key_name: str = "the key", certificate_name: str = "the chain"
+    ) -> Signer:
+        """Take the content of `signer.key` and `signer.pem`; the names are for the errors.
+
+        Raises `SignerUnusable`.
+        """
         try:
-            key = serialization.load_pem_private_key(key_path.read_bytes(), password=None)
-        except OSError as error:
-            raise SignerUnusable(f"{key_path} cannot be read: {error.strerror}", file=key_path) from error
+            key = serialization.load_pem_private_key(key_pem, password=None)
         except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-            raise SignerUnusable(f"{key_path} is not a private key that can be read: {error}", file=key_path) from error
+            raise SignerUnusable(f"{key_name} is not a private key that can be read: {error}", file=key_name) from error
         if not isinstance(key, ec.EllipticCurvePrivateKey) or curve_hash(key.curve) is None:
-            raise SignerUnusable(f"{key_path} is not a key of the curve P-256, P-384 or P-521", file=key_path)
+            raise SignerUnusable(f"{key_name} is not a key of the curve P-256, P-384 or P-521", file=key_name)
         try:
-            certificates = from_pem(certificate_path.read_bytes())
-        except OSError as error:
-            raise SignerUnusable(
-                f"{certificate_path} cannot be read: {error.strerror}", file=certificate_path
-            ) from error
+            certificates = from_pem(certificates_pem)
         except CertificateUnreadable as error:
-            raise SignerUnusable(f"{certificate_path} is no certificate: {error}", file=certificate_path) from error
+            raise SignerUnusable(f"{certificate_name} is no certificate: {error}", file=certificate_name) from error
         if certificates[0].public_key() != key.public_key():
             raise SignerUnusable(
-                f"the first certificate in {certificate_path} is not that of {key_path}", file=certificate_path
+                f"the first certificate in {certificate_name} is not that of {key_name}", file=certificate_name
             )
         return cls(key, tuple(certificates))
 
