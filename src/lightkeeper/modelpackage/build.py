@@ -14,7 +14,7 @@ import os
 import tarfile
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -76,26 +76,42 @@ def build(draft: Draft, signer: Signer, folder: Path, advance: Callable[[int], N
     # The two files that say what this is come first, so that a reader of the stream has them early.
     first = (manifest.FILE_NAME, signature.FILE_NAME)
 
-    def write(level: int) -> None:
-        with _written_whole(path) as file:
+    def fill(archive: tarfile.TarFile) -> None:
+        for name in (*first, *sorted((kept.keys() | files.keys()) - {*first})):
+            if name in kept:
+                _add(archive, name, io.BytesIO(kept[name]), len(kept[name]))
+            else:
+                _add_signed(archive, name, files[name], digests[name], advance)
+
+    pack(path, fill)
+    return path
+
+
+def pack(path: Path, fill: Callable[[tarfile.TarFile], None]) -> None:
+    """Write a `.tar.gz` that `fill` fills, the same bytes for the same members, whole or not at all.
+
+    `fill` may be called twice. Raises `OutputExists`, `OutputUnwritable`, and what `fill` raises.
+    """
+    for level in (COMPRESSION_LEVEL, NO_COMPRESSION):
+        with suppress(_TooDense), _written_whole(path) as file:
             with (
                 gzip.GzipFile("", "wb", level, file, mtime=0) as zipped,
                 tarfile.open(fileobj=zipped, mode="w", format=tarfile.PAX_FORMAT) as archive,
             ):
-                for name in (*first, *sorted((kept.keys() | files.keys()) - {*first})):
-                    if name in kept:
-                        _add(archive, name, io.BytesIO(kept[name]), len(kept[name]))
-                    else:
-                        _add_signed(archive, name, files[name], digests[name], advance)
+                fill(archive)
                 unpacked_bytes = archive.offset + 2 * tarfile.RECORDSIZE  # the end and its padding
             if level and unpacked_bytes > max(LIMITS.ratio * file.tell(), LIMITS.ratio_grace_bytes):
-                raise _TooDense
+                raise _TooDense  # a device would take it for an archive bomb
+            return
 
-    try:
-        write(COMPRESSION_LEVEL)
-    except _TooDense:
-        write(NO_COMPRESSION)  # a device would take it for an archive bomb
-    return path
+
+def add_file(archive: tarfile.TarFile, name: str, source: Path | bytes) -> None:
+    """Add a member without time, owner or mode of its own. Raises `SourceUnusable`."""
+    if isinstance(source, bytes):
+        _add(archive, name, io.BytesIO(source), len(source))
+        return
+    with _open(source) as file:
+        _add(archive, name, _Hashing(file, source, lambda _: None), os.fstat(file.fileno()).st_size)
 
 
 class _TooDense(Exception):  # noqa: N818  # a signal, not an error

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from lightkeeper.errors import (
@@ -66,11 +67,39 @@ STATUSES: Mapping[int, type[DeliveryFailed]] = {
 
 GONE = "NoSuchUpload"
 
+PIECE_BYTES = 1024 * 1024
+"""How much of a streamed object is in memory at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Download:
+    """An object that is being read: its size, and its content in pieces. Reading raises a `DeliveryFailed`."""
+
+    size_bytes: int
+    pieces: Iterator[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """An access key with its secret; `session_token` where it is a temporary one."""
+
+    access_key_id: str
+    secret_access_key: str = field(repr=False)
+    session_token: str | None = field(default=None, repr=False)
+
 
 class AwsStore:
-    """One bucket. Credentials come from boto3's usual chain: environment, files, role of the machine."""
+    """One bucket. Credentials not given come from boto3's usual chain: environment, files, role of the machine."""
 
-    def __init__(self, bucket: str, *, region: str | None, endpoint: str | None = None, attempts: int = 1) -> None:
+    def __init__(
+        self,
+        bucket: str,
+        *,
+        region: str | None,
+        endpoint: str | None = None,
+        attempts: int = 1,
+        credentials: Credentials | None = None,
+    ) -> None:
         """Take the bucket and where it is. With an `endpoint`, buckets are paths of it. Raises `ExtraMissing`.
 
         More than one attempt is for those who read and have no back-off of their own.
@@ -81,7 +110,8 @@ class AwsStore:
         except ImportError as error:
             raise ExtraMissing("captures go to S3 with boto3, which is not installed", extra="aws") from error
         self._bucket = bucket
-        self._session = boto3.session.Session(region_name=region)
+        given = {} if credentials is None else {f"aws_{name}": value for name, value in asdict(credentials).items()}
+        self._session = boto3.session.Session(region_name=region, **given)
         self._config = Config(
             signature_version="s3v4",
             connect_timeout=CONNECT_TIMEOUT_SECONDS,
@@ -173,17 +203,33 @@ class AwsStore:
 
     def read(self, key: str) -> bytes | None:
         """Return an object's content, or None where there is no such object. Raises a `DeliveryFailed`."""
+        answer = self._get(key)
+        if answer is None:
+            return None
+        with self._translated(key), answer["Body"] as body:
+            return bytes(body.read())
+
+    def stream(self, key: str) -> Download | None:
+        """Begin to read an object, or return None where there is no such object. Raises a `DeliveryFailed`."""
+        answer = self._get(key)
+        if answer is None:
+            return None
+        return Download(int(answer["ContentLength"]), self._pieces(key, answer["Body"]))
+
+    def _pieces(self, key: str, body: Any) -> Iterator[bytes]:
+        with self._translated(key), closing(body):
+            yield from body.iter_chunks(PIECE_BYTES)
+
+    def _get(self, key: str) -> Any:
         from botocore.exceptions import ClientError
 
         with self._translated(key):
             try:
-                answer = self._client.get_object(Bucket=self._bucket, Key=key)
+                return self._client.get_object(Bucket=self._bucket, Key=key)
             except ClientError as error:
                 if error.response.get("Error", {}).get("Code") == "NoSuchKey":
                     return None
                 raise
-            with answer["Body"] as body:
-                return bytes(body.read())
 
     def close(self) -> None:
         """See `ObjectStore.close`."""
@@ -236,7 +282,7 @@ class AwsStore:
         except denied as error:
             self.close()
             raise DestinationDenied(f"no credentials: {error}", bucket=self._bucket) from error
-        except (aws.HTTPClientError, aws.ConnectionError) as error:
+        except (aws.HTTPClientError, aws.ConnectionError, aws.IncompleteReadError) as error:
             inner = getattr(error, "kwargs", {}).get("error")
             if isinstance(inner, AgentError):  # raised by the body while it was sent
                 raise inner from error
