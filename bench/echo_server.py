@@ -10,7 +10,7 @@ import sys
 
 from lightkeeper.agent import transports
 from lightkeeper.config.values import Transport
-from lightkeeper.transport.servicer import Caller, Method
+from lightkeeper.transport.method import Caller, Method
 
 METHOD = "/AWS.SageMaker.Edge.Agent/Predict"
 MESSAGE_LIMIT_BYTES = 64 * 1024 * 1024

@@ -28,7 +28,8 @@ from lightkeeper.runtimes.base import Array, RuntimeOptions
 from lightkeeper.runtimes.onnx import SPIN_MICROSECONDS, OnnxRuntime
 from lightkeeper.service import AgentService
 from lightkeeper.transport import SERVICE
-from lightkeeper.transport.servicer import Caller, Servicer
+from lightkeeper.transport.method import Caller
+from lightkeeper.transport.servicer import Servicer
 
 RUN = "session.run"
 HANDLER = "agent's handler"

@@ -56,7 +56,9 @@ HEAVY = (
 """What the command line's `--help` must not wait for."""
 
 GENERATED = {
-    f"src/lightkeeper/transport/{contract}_pb2.{kind}" for contract in ("agent", "control") for kind in ("py", "pyi")
+    f"src/lightkeeper/transport/{contract}_pb2.{kind}"
+    for contract in ("agent", "control", "health", "reflection")
+    for kind in ("py", "pyi")
 }
 
 WRITTEN_BY_OTHERS = ("wire/Cargo.lock", "wire/vendor/h2/")

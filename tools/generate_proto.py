@@ -8,7 +8,7 @@ from pathlib import Path
 from grpc_tools import protoc
 
 ROOT = Path(__file__).resolve().parent.parent
-CONTRACTS = ("agent", "control")
+CONTRACTS = ("agent", "control", "health", "reflection")
 TARGET = ROOT / "src" / "lightkeeper" / "transport"
 
 

@@ -402,6 +402,13 @@ class ModelNotFound(NotFound):
     next_step = "load the model first; ListModels tells what is loaded"
 
 
+class ServiceUnknown(NotFound):
+    """A health check asks for a service that the agent has not."""
+
+    reason = "SERVICE_UNKNOWN"
+    next_step = "ask for AWS.SageMaker.Edge.Agent, or for the empty name, which stands for the whole agent"
+
+
 class PackageNotFound(NotFound):
     """Nothing lies at the url."""
 
@@ -439,6 +446,27 @@ class MemoryShort(ResourcesExhausted):
 
     reason = "MEMORY_SHORT"
     next_step = "unload another model, or give the agent more memory"
+
+
+class MessageTooLarge(ResourcesExhausted):
+    """A request is larger than the agent takes, or unpacks to more."""
+
+    reason = "MESSAGE_TOO_LARGE"
+    next_step = "send large tensors in shared memory, or raise lightkeeper_max_message_bytes"
+
+
+class CallsTooMany(ResourcesExhausted):
+    """As many calls, or open streams, as the agent takes are under way or waiting."""
+
+    reason = "CALLS_TOO_MANY"
+    next_step = "try again a little later, with fewer calls at once"
+
+
+class BuffersFull(ResourcesExhausted):
+    """Large requests under way fill what the agent keeps for them."""
+
+    reason = "BUFFERS_FULL"
+    next_step = "try again a little later, send large tensors in shared memory, or raise lightkeeper_max_message_bytes"
 
 
 class DiskShort(ResourcesExhausted):

@@ -112,6 +112,20 @@ class Peer:
         """Return the next frame of one of these kinds, or None where the other end closes first."""
         return next((found for found in self.frames() if found.kind in kinds), None)
 
+    def stream(self, stream: int) -> bytes:
+        """Return all data of a stream, once it has ended; the other end's windows are kept open."""
+        data = b""
+        for found in self.frames():
+            if found.stream != stream:
+                continue
+            if found.kind == DATA and found.payload:
+                data += found.payload
+                more = struct.pack(">I", len(found.payload))
+                self.send(frame(WINDOW_UPDATE, 0, 0, more) + frame(WINDOW_UPDATE, 0, stream, more))
+            if found.flags & END_STREAM or found.kind == RST_STREAM:
+                break
+        return data
+
     def is_closed(self) -> bool:
         """Read to the end, and tell whether the other end has closed."""
         try:

@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 
 use crate::answer::Answer;
 use crate::message::Message;
+use crate::status::GRPC_ACCEPT_ENCODING;
 
 /// Clients send `-bin` metadata with and without padding.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
@@ -42,6 +43,14 @@ pub struct Info {
 }
 
 impl Info {
+    pub fn takes_gzip(&self) -> bool {
+        let accepted = self.headers.get_all(GRPC_ACCEPT_ENCODING);
+        accepted
+            .iter()
+            .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+            .any(|one| one.trim_ascii() == b"gzip")
+    }
+
     pub fn is_over(&self) -> bool {
         self.cancelled.load(Ordering::Relaxed) || self.deadline.is_some_and(|deadline| deadline <= Instant::now())
     }

@@ -1,6 +1,5 @@
-//! One connection, and the calls on it. Everything here runs on the I/O thread.
+//! One connection: its streams come in here, and here it is closed. Everything runs on the I/O thread.
 
-use std::future::{Future, poll_fn};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -10,15 +9,16 @@ use h2::server::{Builder, Connection, SendResponse};
 use h2::{Reason, RecvStream};
 use http::Request;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::Notify;
 use tokio::time::{Instant as TokioInstant, sleep_until, timeout};
 
-use crate::answer::{Answer, send, send_http};
-use crate::call::{Info, Job, Peer};
-use crate::hub::{Hub, Permit};
-use crate::message::{Held, Message, NoMessage};
-use crate::request::{Head, Refusal, read_head};
+use crate::answer::{Answering, refuse, send_http};
+use crate::call::{Info, Peer};
+use crate::hub::Hub;
+use crate::message::Requests;
+use crate::request::{Refusal, read_head};
 use crate::status::{Code, Status};
+use crate::stream::{self, Place, Work};
 
 /// How long a connection that is being closed may take to read the last words.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -51,7 +51,7 @@ impl Handle {
         }
     }
 
-    fn touch(&self) {
+    pub fn touch(&self) {
         *self.last_active.lock().expect("nothing panics under this lock") = Instant::now();
     }
 
@@ -60,7 +60,7 @@ impl Handle {
     }
 
     /// Count a stream that the client has reset; one that resets for its own sake is closed.
-    fn count_reset(&self, hub: &Hub) {
+    pub fn count_reset(&self, hub: &Hub) {
         let mut resets = self.resets.lock().expect("nothing panics under this lock");
         let now = Instant::now();
         let refill = now.duration_since(resets.at).as_secs_f64() * f64::from(hub.limits.resets_per_second);
@@ -135,20 +135,6 @@ where
     }
 }
 
-/// A call's place among those of its connection and of the server.
-struct Place {
-    hub: Arc<Hub>,
-    handle: Arc<Handle>,
-    _permit: Permit,
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.handle.active.fetch_sub(1, Ordering::Relaxed);
-        self.handle.touch();
-    }
-}
-
 fn begin(
     request: Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
@@ -165,11 +151,11 @@ fn begin(
     let Some(route) = hub.route(parts.uri.path()) else {
         return refuse(&mut respond, &Status::new(Code::Unimplemented, "the server has no such method"));
     };
-    let Some(permit) = hub.permit() else {
-        return refuse(&mut respond, &Status::new(Code::ResourceExhausted, "too many calls are under way"));
+    let kind = hub.kind(route);
+    let Some(permit) = hub.permit(kind) else {
+        return refuse(&mut respond, &hub.limits.refusals.too_many_calls);
     };
-    handle.active.fetch_add(1, Ordering::Relaxed);
-    let place = Place { hub: Arc::clone(hub), handle: Arc::clone(handle), _permit: permit };
+    let place = Place::new(hub, handle, permit);
     let info = Arc::new(Info {
         method: parts.uri.path().to_owned(),
         headers: parts.headers,
@@ -177,90 +163,7 @@ fn begin(
         peer,
         cancelled: AtomicBool::new(false),
     });
-    tokio::spawn(call(place, info, head, route, body, respond));
-}
-
-fn refuse(respond: &mut SendResponse<Bytes>, status: &Status) {
-    let mut response = http::Response::new(());
-    response.headers_mut().insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("application/grpc"));
-    status.write(response.headers_mut());
-    let _ = respond.send_response(response, true);
-}
-
-/// How a call ended.
-enum End {
-    Answer(Answer),
-    Reset,
-}
-
-async fn call(
-    place: Place,
-    info: Arc<Info>,
-    head: Head,
-    route: usize,
-    body: RecvStream,
-    mut respond: SendResponse<Bytes>,
-) {
-    let hub = &place.hub;
-    let mut held = Held::new(Arc::clone(&hub.buffered_bytes));
-    let work = run(hub, &info, head.encoding, route, body, &mut held);
-    match until_over(work, head.deadline, &mut respond).await {
-        End::Answer(answer) => {
-            if let Answer::Status(_) = answer {
-                drop_unheard(hub, &info, route);
-            }
-            let _ = send(&mut respond, answer, hub.limits.stall).await;
-        }
-        End::Reset => {
-            drop_unheard(hub, &info, route);
-            place.handle.count_reset(hub);
-        }
-    }
-}
-
-/// Take a call that nobody waits for out of the queue, or tell its handler.
-fn drop_unheard(hub: &Hub, info: &Arc<Info>, route: usize) {
-    info.cancelled.store(true, Ordering::Relaxed);
-    hub.pool_of(route).forget(info);
-}
-
-/// Wait for the work's end, the deadline or the client's reset, whichever is first.
-async fn until_over(
-    work: impl Future<Output = End>,
-    deadline: Option<Instant>,
-    respond: &mut SendResponse<Bytes>,
-) -> End {
-    let over = async {
-        match deadline {
-            Some(deadline) => sleep_until(deadline.into()).await,
-            None => std::future::pending().await,
-        }
-    };
-    tokio::select! {
-        biased;
-        end = work => end,
-        _ = poll_fn(|context| respond.poll_reset(context)) => End::Reset,
-        () = over => End::Answer(Answer::Status(Status::new(Code::DeadlineExceeded, "the deadline has passed"))),
-    }
-}
-
-async fn run(
-    hub: &Hub,
-    info: &Arc<Info>,
-    encoding: crate::request::Encoding,
-    route: usize,
-    mut body: RecvStream,
-    held: &mut Held,
-) -> End {
-    let message = match Message::read(&mut body, encoding, &hub.limits, held).await {
-        Ok(message) => message,
-        Err(NoMessage::Refused(status)) => return End::Answer(Answer::Status(status)),
-        Err(NoMessage::Gone) => return End::Reset,
-    };
-    let (reply, answer) = oneshot::channel();
-    hub.pool_of(route).push(Job { info: Arc::clone(info), route, message, reply });
-    match answer.await {
-        Ok(answer) => End::Answer(answer),
-        Err(_) => End::Answer(Answer::Status(Status::new(Code::Unavailable, "the server is stopping"))),
-    }
+    let requests = Requests::new(body, head.encoding);
+    let answering = Answering::new(respond, hub.limits.stall);
+    tokio::spawn(stream::serve(place, Work { info, deadline: head.deadline, route, kind }, requests, answering));
 }

@@ -10,7 +10,18 @@ use tokio::sync::watch;
 use crate::limits::Limits;
 use crate::pool::Pool;
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// One request, one answer.
+    Unary,
+    /// Any number of requests, each answered in turn.
+    Conversation,
+    /// One request, answered at once and again when the server begins to stop.
+    Watch,
+}
+
 pub struct Route {
+    pub kind: Kind,
     pub slow: bool,
 }
 
@@ -22,19 +33,35 @@ pub struct Hub {
     pub quick: Pool,
     pub slow: Pool,
     calls: AtomicUsize,
+    open_streams: AtomicUsize,
     pub buffered_bytes: Arc<AtomicUsize>,
     pub draining: watch::Sender<bool>,
     served: Mutex<bool>,
     ended: Condvar,
 }
 
-/// A place among the calls of the server.
-pub struct Permit(Arc<Hub>);
+/// A place among the calls of the server, and among its open streams.
+pub struct Permit {
+    hub: Arc<Hub>,
+    open_stream: bool,
+}
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.0.calls.fetch_sub(1, Ordering::Relaxed);
+        self.hub.calls.fetch_sub(1, Ordering::Relaxed);
+        if self.open_stream {
+            self.hub.open_streams.fetch_sub(1, Ordering::Relaxed);
+        }
     }
+}
+
+/// Count one more, up to a limit.
+fn counted(count: &AtomicUsize, limit: usize) -> bool {
+    let fits = count.fetch_add(1, Ordering::Relaxed) < limit;
+    if !fits {
+        count.fetch_sub(1, Ordering::Relaxed);
+    }
+    fits
 }
 
 impl Hub {
@@ -47,6 +74,7 @@ impl Hub {
             quick: Pool::default(),
             slow: Pool::default(),
             calls: AtomicUsize::new(0),
+            open_streams: AtomicUsize::new(0),
             buffered_bytes: Arc::default(),
             draining: watch::Sender::new(false),
             served: Mutex::new(false),
@@ -62,12 +90,20 @@ impl Hub {
         if self.routes[route].slow { &self.slow } else { &self.quick }
     }
 
-    pub fn permit(self: &Arc<Self>) -> Option<Permit> {
-        if self.calls.fetch_add(1, Ordering::Relaxed) < self.limits.max_calls {
-            return Some(Permit(Arc::clone(self)));
+    pub fn kind(&self, route: usize) -> Kind {
+        self.routes[route].kind
+    }
+
+    pub fn permit(self: &Arc<Self>, kind: Kind) -> Option<Permit> {
+        if !counted(&self.calls, self.limits.max_calls) {
+            return None;
         }
-        self.calls.fetch_sub(1, Ordering::Relaxed);
-        None
+        let mut permit = Permit { hub: Arc::clone(self), open_stream: false };
+        if kind != Kind::Unary {
+            permit.open_stream = counted(&self.open_streams, self.limits.max_open_streams);
+            return permit.open_stream.then_some(permit);
+        }
+        Some(permit)
     }
 
     /// Say that the last connection has closed after the drain began.

@@ -1,6 +1,6 @@
-//! A unary gRPC server that calls Python handlers with bytes. It knows no message, no service and no model.
+//! A gRPC server that calls Python handlers with bytes. It knows no message, no service and no model.
 //!
-//! One I/O thread (`listener`, `connection`) reads and writes HTTP/2; Python's own threads (`worker`) take calls from
+//! One I/O thread (`listener`, `connection`, `stream`) reads and writes HTTP/2; Python's own threads (`worker`) take calls from
 //! a queue (`pool`) and hold the interpreter only while a handler runs.
 
 mod answer;
@@ -10,10 +10,12 @@ mod hub;
 mod limits;
 mod listener;
 mod message;
+mod metadata;
 mod pool;
 mod request;
 mod server;
 mod status;
+mod stream;
 mod worker;
 
 #[pyo3::pymodule]

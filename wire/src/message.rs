@@ -1,9 +1,10 @@
-//! One length-prefixed message out of a request's frames, held as the frames came: it is copied once, into the
-//! `bytes` that Python gets.
+//! Length-prefixed messages out of a request's frames, held as the frames came: each is copied once, into the `bytes`
+//! that Python gets.
 
 use std::io::Read;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use flate2::read::{GzDecoder, ZlibDecoder};
@@ -18,7 +19,7 @@ pub const PREFIX_BYTES: usize = 5;
 /// Smaller frames are put together: a peer that sends one byte a frame must not cost a buffer each.
 const CHUNK_BYTES: usize = 8 * 1024;
 
-/// Bytes of a call that count against the server's buffers until the call is over.
+/// Bytes of a message that count against the server's buffers until it is answered.
 pub struct Held {
     total: Arc<AtomicUsize>,
     bytes: usize,
@@ -33,7 +34,7 @@ impl Held {
         self.bytes += bytes;
         let total = self.total.fetch_add(bytes, Ordering::Relaxed) + bytes;
         if total > limits.max_buffered_bytes && self.bytes > SMALL_CALL_BYTES {
-            return Err(Status::new(Code::ResourceExhausted, "the server's buffers are full"));
+            return Err(limits.refusals.buffers_full.clone());
         }
         Ok(())
     }
@@ -45,7 +46,7 @@ impl Drop for Held {
     }
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Message {
     pub encoding: Encoding,
     chunks: Vec<Bytes>,
@@ -65,49 +66,93 @@ impl From<Status> for NoMessage {
     }
 }
 
-impl Message {
+/// The messages of one request stream, in the order they come.
+pub struct Requests {
+    body: RecvStream,
+    encoding: Encoding,
+    /// What has come of the next message, behind the end of the last one.
+    ahead: Bytes,
+}
+
+impl Requests {
+    pub fn new(body: RecvStream, encoding: Encoding) -> Self {
+        Requests { body, encoding, ahead: Bytes::new() }
+    }
+
     /// Read the only message of a unary call, to the end of the stream.
-    pub async fn read(
-        body: &mut RecvStream,
-        encoding: Encoding,
+    pub async fn only(&mut self, limits: &Limits, held: &mut Held) -> Result<Message, NoMessage> {
+        let Some(message) = self.next(limits, held, limits.stall).await? else {
+            return Err(Status::new(Code::Internal, "the request has no message").into());
+        };
+        while self.ahead.is_empty() {
+            match self.frame(limits.stall).await? {
+                None => return Ok(message),
+                Some(data) => self.ahead = data,
+            }
+        }
+        Err(Status::new(Code::Internal, "a unary call has one message").into())
+    }
+
+    /// Read the next message, or none at the end of the stream. `patience` is how long to wait for its first byte.
+    pub async fn next(
+        &mut self,
         limits: &Limits,
         held: &mut Held,
-    ) -> Result<Message, NoMessage> {
+        patience: Duration,
+    ) -> Result<Option<Message>, NoMessage> {
         let mut message =
             Message { encoding: Encoding::Identity, chunks: Vec::new(), tail: BytesMut::new(), length: 0 };
-        let mut prefix: Option<usize> = None;
-        while !body.is_end_stream() {
-            let mut data = match timeout(limits.stall, body.data()).await {
-                Err(_) => return Err(Status::new(Code::DeadlineExceeded, "the request stalled").into()),
-                Ok(None) => break,
-                Ok(Some(Err(_))) => return Err(NoMessage::Gone),
-                Ok(Some(Ok(data))) => data,
-            };
-            let _ = body.flow_control().release_capacity(data.len());
-            held.grow(data.len(), limits)?;
-            if prefix.is_none() {
+        let mut begun = false;
+        let mut expected: Option<usize> = None;
+        loop {
+            if self.ahead.is_empty() {
+                match self.frame(if begun { limits.stall } else { patience }).await? {
+                    Some(data) => self.ahead = data,
+                    None if begun => {
+                        return Err(Status::new(Code::Internal, "the request ends within its message").into());
+                    }
+                    None => return Ok(None),
+                }
+            }
+            begun |= !self.ahead.is_empty();
+            held.grow(self.ahead.len(), limits)?;
+            if expected.is_none() {
                 // a prefix may come in pieces
-                let missing = (PREFIX_BYTES - message.tail.len()).min(data.len());
-                message.tail.extend_from_slice(&data.split_to(missing));
+                let missing = (PREFIX_BYTES - message.tail.len()).min(self.ahead.len());
+                message.tail.extend_from_slice(&self.ahead.split_to(missing));
                 if message.tail.len() < PREFIX_BYTES {
                     continue;
                 }
-                let length = message.start(encoding, limits)?;
-                prefix = Some(length);
+                expected = Some(message.start(self.encoding, limits)?);
             }
+            let missing = expected.unwrap_or_default() - message.length;
+            let data = self.ahead.split_to(missing.min(self.ahead.len()));
             message.length += data.len();
-            if Some(message.length) > prefix {
-                return Err(Status::new(Code::Internal, "a unary call has one message").into());
-            }
             message.push(data);
-        }
-        match prefix {
-            Some(length) if length == message.length => Ok(message),
-            None if message.tail.is_empty() => Err(Status::new(Code::Internal, "the request has no message").into()),
-            _ => Err(Status::new(Code::Internal, "the request ends within its message").into()),
+            if expected == Some(message.length) {
+                return Ok(Some(message));
+            }
         }
     }
 
+    /// The next frame's data, or none at the end of the stream.
+    async fn frame(&mut self, patience: Duration) -> Result<Option<Bytes>, NoMessage> {
+        if self.body.is_end_stream() {
+            return Ok(None);
+        }
+        match timeout(patience, self.body.data()).await {
+            Err(_) => Err(Status::new(Code::DeadlineExceeded, "the request stalled").into()),
+            Ok(None) => Ok(None),
+            Ok(Some(Err(_))) => Err(NoMessage::Gone),
+            Ok(Some(Ok(data))) => {
+                let _ = self.body.flow_control().release_capacity(data.len());
+                Ok(Some(data))
+            }
+        }
+    }
+}
+
+impl Message {
     /// Take the prefix out of the tail and return the length that follows.
     fn start(&mut self, encoding: Encoding, limits: &Limits) -> Result<usize, Status> {
         let compressed = self.tail.get_u8();
@@ -121,7 +166,7 @@ impl Message {
             _ => return Err(Status::new(Code::Internal, "the message's compressed flag is neither 0 nor 1")),
         };
         if length > limits.max_message_bytes {
-            return Err(too_large(length, limits.max_message_bytes));
+            return Err(limits.refusals.message_too_large.clone());
         }
         Ok(length)
     }
@@ -157,26 +202,22 @@ impl Message {
         }
     }
 
-    pub fn decompressed(&self, limit_bytes: usize) -> Result<Vec<u8>, Status> {
+    pub fn decompressed(&self, limits: &Limits) -> Result<Vec<u8>, Status> {
         let mut packed = vec![0; self.length];
         self.copy_to(&mut packed);
         match self.encoding {
             Encoding::Identity => Ok(packed),
-            Encoding::Gzip => unpacked(GzDecoder::new(packed.as_slice()), limit_bytes),
-            Encoding::Deflate => unpacked(ZlibDecoder::new(packed.as_slice()), limit_bytes),
+            Encoding::Gzip => unpacked(GzDecoder::new(packed.as_slice()), limits),
+            Encoding::Deflate => unpacked(ZlibDecoder::new(packed.as_slice()), limits),
         }
     }
 }
 
-fn unpacked(decoder: impl Read, limit_bytes: usize) -> Result<Vec<u8>, Status> {
+fn unpacked(decoder: impl Read, limits: &Limits) -> Result<Vec<u8>, Status> {
     let mut message = Vec::new();
-    match decoder.take(limit_bytes as u64 + 1).read_to_end(&mut message) {
+    match decoder.take(limits.max_message_bytes as u64 + 1).read_to_end(&mut message) {
         Err(_) => Err(Status::new(Code::Internal, "the message cannot be decompressed")),
-        Ok(_) if message.len() > limit_bytes => Err(too_large(message.len(), limit_bytes)),
+        Ok(_) if message.len() > limits.max_message_bytes => Err(limits.refusals.message_too_large.clone()),
         Ok(_) => Ok(message),
     }
-}
-
-fn too_large(length: usize, limit_bytes: usize) -> Status {
-    Status::new(Code::ResourceExhausted, format!("the message has {length} bytes or more, the limit is {limit_bytes}"))
 }

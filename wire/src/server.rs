@@ -10,17 +10,18 @@ use pyo3::prelude::*;
 use pyo3::types::{PyCFunction, PyDict};
 use tokio::sync::Notify;
 
-use crate::hub::{Hub, Route};
-use crate::limits::Limits;
+use crate::hub::{Hub, Kind, Route};
+use crate::limits::{Limits, Refusals};
 use crate::listener::{Bound, run};
-use crate::worker::{Handlers, work};
+use crate::worker::{Handlers, status_of, work};
 
 /// How long threads whose calls are over get to end.
 const JOIN_SECONDS: f64 = 1.0;
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
 
-/// A gRPC server on one address. `methods` are handlers by full path; those in `slow` have threads of their own.
+/// A gRPC server on one address. `methods` are handlers by full path; those in `slow` have threads of their own, those
+/// in `conversations` and `watches` streams that stay open.
 #[pyclass(frozen, module = "lightkeeper_wire._wire")]
 pub struct Server {
     hub: Arc<Hub>,
@@ -40,12 +41,29 @@ fn seconds(value: f64) -> PyResult<Duration> {
     Duration::try_from_secs_f64(value).map_err(|_| PyValueError::new_err("a time must be 0 seconds or more"))
 }
 
+/// Read how calls past a limit are answered, by the limit's name.
+fn read_refusals(py: Python<'_>, given: HashMap<String, Py<PyAny>>) -> PyResult<Refusals> {
+    let mut refusals = Refusals::default();
+    for (name, status) in given {
+        let place = match name.as_str() {
+            "message_too_large" => &mut refusals.message_too_large,
+            "too_many_calls" => &mut refusals.too_many_calls,
+            "buffers_full" => &mut refusals.buffers_full,
+            "stopping" => &mut refusals.stopping,
+            _ => return Err(PyValueError::new_err(format!("there is no refusal named {name}"))),
+        };
+        *place = status_of(status.bind(py))?;
+    }
+    Ok(refusals)
+}
+
 #[pymethods]
 impl Server {
     #[new]
     #[pyo3(signature = (
-        methods, *, slow=Vec::new(), fallback=None, workers, slow_workers=4,
-        max_message_bytes=4 * MIB, max_calls=1024, max_buffered_bytes=256 * MIB, max_connections=256,
+        methods, *, slow=Vec::new(), conversations=Vec::new(), watches=Vec::new(), fallback=None,
+        workers, slow_workers=4, compress_above_bytes=None, refusals=None,
+        max_message_bytes=4 * MIB, max_calls=1024, max_open_streams=32, max_buffered_bytes=256 * MIB, max_connections=256,
         max_streams=256, max_header_list_bytes=16 * KIB as u32,
         stream_window_bytes=MIB as u32, connection_window_bytes=4 * MIB as u32, max_frame_bytes=256 * KIB as u32,
         handshake_seconds=5.0, stall_seconds=20.0, idle_seconds=3600.0, max_resets=200, resets_per_second=100,
@@ -55,11 +73,16 @@ impl Server {
         py: Python<'_>,
         methods: HashMap<String, Py<PyAny>>,
         slow: Vec<String>,
+        conversations: Vec<String>,
+        watches: Vec<String>,
         fallback: Option<Py<PyAny>>,
         workers: usize,
         slow_workers: usize,
+        compress_above_bytes: Option<usize>,
+        refusals: Option<HashMap<String, Py<PyAny>>>,
         max_message_bytes: usize,
         max_calls: usize,
+        max_open_streams: usize,
         max_buffered_bytes: usize,
         max_connections: usize,
         max_streams: u32,
@@ -85,6 +108,7 @@ impl Server {
         let limits = Limits {
             max_message_bytes,
             max_calls,
+            max_open_streams,
             max_buffered_bytes,
             max_connections,
             max_streams,
@@ -97,17 +121,24 @@ impl Server {
             idle: seconds(idle_seconds)?,
             max_resets,
             resets_per_second,
+            compress_above_bytes,
+            refusals: read_refusals(py, refusals.unwrap_or_default())?,
+        };
+        let kind = |path: &String| match (conversations.contains(path), watches.contains(path)) {
+            (true, _) => Kind::Conversation,
+            (_, true) => Kind::Watch,
+            _ => Kind::Unary,
         };
         let mut paths = HashMap::new();
         let mut routes = Vec::new();
         let mut handlers = Vec::new();
         for (path, handler) in methods {
-            routes.push(Route { slow: slow.contains(&path) });
+            routes.push(Route { kind: kind(&path), slow: slow.contains(&path) });
             paths.insert(path, handlers.len());
             handlers.push(handler);
         }
         let fallback = fallback.map(|handler| {
-            routes.push(Route { slow: false });
+            routes.push(Route { kind: Kind::Unary, slow: false });
             handlers.push(handler);
             handlers.len() - 1
         });
@@ -201,7 +232,7 @@ impl Server {
         let (hub, handlers) = (Arc::clone(&self.hub), Arc::clone(&self.handlers));
         let target = PyCFunction::new_closure(py, None, None, move |arguments, _| {
             let pool = if slow { &hub.slow } else { &hub.quick };
-            work(arguments.py(), pool, &handlers, hub.limits.max_message_bytes);
+            work(arguments.py(), pool, &handlers, &hub.limits);
         })?;
         let options = PyDict::new(py);
         options.set_item("target", target)?;

@@ -7,6 +7,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 pub const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 pub const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 pub const GRPC_DETAILS: HeaderName = HeaderName::from_static("grpc-status-details-bin");
+pub const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
 pub const GRPC_ACCEPT_ENCODING: HeaderName = HeaderName::from_static("grpc-accept-encoding");
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,7 +22,7 @@ pub enum Code {
 }
 
 /// How a call ends that has no response message.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Status {
     pub code: i32,
     pub message: String,

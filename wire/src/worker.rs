@@ -2,12 +2,16 @@
 
 use std::sync::Arc;
 
-use pyo3::exceptions::PyTypeError;
+use bytes::Bytes;
+use pyo3::buffer::PyUntypedBuffer;
+use pyo3::exceptions::{PyBufferError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::PyBytes;
+use pyo3::types::{PyBytes, PyMemoryView};
 
-use crate::answer::Answer;
-use crate::call::{Call, Job};
+use crate::answer::{Answer, Outcome, Reply};
+use crate::call::{Call, Info, Job};
+use crate::limits::Limits;
+use crate::metadata::Metadata;
 use crate::pool::Pool;
 use crate::request::Encoding;
 use crate::status::{Code, Status};
@@ -15,16 +19,19 @@ use crate::status::{Code, Status};
 pub struct Handlers {
     handlers: Vec<Py<PyAny>>,
     status: Py<PyAny>,
+    response: Py<PyAny>,
 }
 
 impl Handlers {
     pub fn new(py: Python<'_>, handlers: Vec<Py<PyAny>>) -> PyResult<Self> {
-        let status = py.import("lightkeeper_wire.status")?.getattr("Status")?.unbind();
-        Ok(Handlers { handlers, status })
+        let module = py.import("lightkeeper_wire.answer")?;
+        let status = module.getattr("Status")?.unbind();
+        let response = module.getattr("Response")?.unbind();
+        Ok(Handlers { handlers, status, response })
     }
 }
 
-pub fn work(py: Python<'_>, pool: &Pool, handlers: &Handlers, limit_bytes: usize) {
+pub fn work(py: Python<'_>, pool: &Pool, handlers: &Handlers, limits: &Limits) {
     let mut came = false;
     loop {
         // while calls wait, the interpreter is not given back between them
@@ -40,22 +47,26 @@ pub fn work(py: Python<'_>, pool: &Pool, handlers: &Handlers, limit_bytes: usize
             continue;
         }
         let Job { info, route, message, reply } = job;
-        let answer = request(py, &message, limit_bytes).and_then(|body| {
+        let answer = request(py, &message, limits).and_then(|body| {
             drop(message);
             let call = Bound::new(py, Call { info: Arc::clone(&info) }).map_err(|error| fault(py, error))?;
-            run(&handlers.handlers[route], &body, &call, handlers)
+            handlers.run(route, &body, &call)
         });
-        let _ = reply.send(answer.unwrap_or_else(Answer::Status));
+        let answer = match answer {
+            Ok(answer) => packed(py, answer, &info, limits),
+            Err(status) => Answer::from(status),
+        };
+        let _ = reply.send(answer);
     }
 }
 
 fn request<'py>(
     py: Python<'py>,
     message: &crate::message::Message,
-    limit_bytes: usize,
+    limits: &Limits,
 ) -> Result<Bound<'py, PyBytes>, Status> {
     if message.encoding != Encoding::Identity {
-        let unpacked = py.detach(|| message.decompressed(limit_bytes))?;
+        let unpacked = py.detach(|| message.decompressed(limits))?;
         return Ok(PyBytes::new(py, &unpacked));
     }
     PyBytes::new_with(py, message.len(), |target| {
@@ -65,39 +76,122 @@ fn request<'py>(
     .map_err(|error| fault(py, error))
 }
 
-fn run(
-    handler: &Py<PyAny>,
-    body: &Bound<'_, PyBytes>,
-    call: &Bound<'_, Call>,
-    handlers: &Handlers,
-) -> Result<Answer, Status> {
-    let py = body.py();
-    match handler.bind(py).call1((body, call)) {
-        Ok(response) => match response.cast::<PyBytes>() {
-            Ok(bytes) => Ok(Answer::message(bytes)),
-            Err(_) => {
-                let said = format!("a handler must return bytes, not {}", response.get_type());
-                Err(fault(py, PyTypeError::new_err(said)))
-            }
-        },
-        Err(error) => Err(raised(py, error, handlers)),
+/// Compress an answer that is worth it, for a client that takes it.
+fn packed(py: Python<'_>, answer: Answer, info: &Info, limits: &Limits) -> Answer {
+    match (answer, limits.compress_above_bytes) {
+        (Answer { outcome: Outcome::Message(reply), metadata }, Some(above))
+            if reply.len() > above && info.takes_gzip() =>
+        {
+            Answer { outcome: Outcome::Message(py.detach(|| reply.compressed())), metadata }
+        }
+        (answer, _) => answer,
     }
 }
 
-/// The status that a handler raised; anything else is a fault of the handler.
-fn raised(py: Python<'_>, error: PyErr, handlers: &Handlers) -> Status {
-    let value = error.value(py);
-    if !value.is_instance(handlers.status.bind(py)).unwrap_or(false) {
-        return fault(py, error);
+impl Handlers {
+    fn run(&self, route: usize, body: &Bound<'_, PyBytes>, call: &Bound<'_, Call>) -> Result<Answer, Status> {
+        let py = body.py();
+        match self.handlers[route].bind(py).call1((body, call)) {
+            Ok(returned) => self.answer(&returned).map_err(|error| fault(py, error)),
+            Err(error) => self.raised(py, error),
+        }
     }
-    let read = || -> PyResult<Status> {
-        Ok(Status {
-            code: value.getattr("code")?.extract()?,
-            message: value.getattr("message")?.extract()?,
-            details: value.getattr("details")?.extract()?,
-        })
-    };
-    read().unwrap_or_else(|error| fault(py, error))
+
+    fn answer(&self, returned: &Bound<'_, PyAny>) -> PyResult<Answer> {
+        if let Ok(bytes) = returned.cast::<PyBytes>() {
+            let outcome = match Reply::small(bytes.as_bytes()) {
+                Some(reply) => Outcome::Message(reply),
+                None => message([owned_bytes(bytes)].into_iter())?,
+            };
+            return Ok(Answer { outcome, metadata: None });
+        }
+        let py = returned.py();
+        if !returned.is_instance(self.response.bind(py))? {
+            let said = format!("a handler must return bytes or a Response, not {}", returned.get_type());
+            return Err(PyTypeError::new_err(said));
+        }
+        let parts: Vec<Bound<'_, PyAny>> = returned.getattr("parts")?.extract()?;
+        let parts = parts.iter().map(owned).collect::<PyResult<Vec<Bytes>>>()?;
+        let initial = Metadata::headers(&returned.getattr("initial_metadata")?)?;
+        let trailing = Metadata::headers(&returned.getattr("trailing_metadata")?)?;
+        let metadata = (!initial.is_empty() || !trailing.is_empty()).then(|| Box::new(Metadata { initial, trailing }));
+        Ok(Answer { outcome: message(parts.into_iter())?, metadata })
+    }
+
+    /// The status that a handler raised; anything else is a fault of the handler.
+    fn raised(&self, py: Python<'_>, error: PyErr) -> Result<Answer, Status> {
+        let value = error.value(py);
+        if !value.is_instance(self.status.bind(py)).unwrap_or(false) {
+            return Err(fault(py, error));
+        }
+        let read = || -> PyResult<Answer> {
+            let trailing = Metadata::headers(&value.getattr("trailing_metadata")?)?;
+            let metadata = (!trailing.is_empty()).then(|| Box::new(Metadata { trailing, ..Metadata::default() }));
+            Ok(Answer { outcome: Outcome::Status(status_of(value.as_any())?), metadata })
+        };
+        read().map_err(|error| fault(py, error))
+    }
+}
+
+/// Read the fields of Python's `Status`.
+pub fn status_of(value: &Bound<'_, PyAny>) -> PyResult<Status> {
+    Ok(Status {
+        code: value.getattr("code")?.extract()?,
+        message: value.getattr("message")?.extract()?,
+        details: value.getattr("details")?.extract()?,
+    })
+}
+
+fn message(parts: impl ExactSizeIterator<Item = Bytes> + Clone) -> PyResult<Outcome> {
+    match Reply::of(parts) {
+        Some(reply) => Ok(Outcome::Message(reply)),
+        None => Err(PyValueError::new_err("a response must have less than 4 GiB")),
+    }
+}
+
+/// Python's memory, read without the interpreter.
+struct Owned {
+    start: *const u8,
+    length: usize,
+    _keeper: Py<PyAny>,
+}
+
+// SAFETY: the memory lives as long as `_keeper`, and who gives it away does not write to it any more.
+unsafe impl Send for Owned {}
+// SAFETY: as above.
+unsafe impl Sync for Owned {}
+
+impl AsRef<[u8]> for Owned {
+    fn as_ref(&self) -> &[u8] {
+        // SAFETY: `_keeper` keeps `length` bytes alive at `start`.
+        unsafe { std::slice::from_raw_parts(self.start, self.length) }
+    }
+}
+
+fn owned_bytes(bytes: &Bound<'_, PyBytes>) -> Bytes {
+    let memory = bytes.as_bytes();
+    Bytes::from_owner(Owned {
+        start: memory.as_ptr(),
+        length: memory.len(),
+        _keeper: bytes.clone().into_any().unbind(),
+    })
+}
+
+/// Take an object's memory in place. A view that nobody else knows keeps it: that one is never released early.
+fn owned(part: &Bound<'_, PyAny>) -> PyResult<Bytes> {
+    if let Ok(bytes) = part.cast::<PyBytes>() {
+        return Ok(owned_bytes(bytes));
+    }
+    let view = PyMemoryView::from(part)?;
+    let buffer = PyUntypedBuffer::get(view.as_any())?;
+    if !buffer.is_c_contiguous() {
+        return Err(PyBufferError::new_err("a part of a response must be contiguous"));
+    }
+    let (start, length) = (buffer.buf_ptr().cast::<u8>().cast_const(), buffer.len_bytes());
+    if length == 0 {
+        return Ok(Bytes::new());
+    }
+    Ok(Bytes::from_owner(Owned { start, length, _keeper: view.into_any().unbind() }))
 }
 
 /// Report what nobody foresaw where Python reports such (`sys.unraisablehook`), and tell the client nothing of it.

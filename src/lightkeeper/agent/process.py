@@ -32,7 +32,11 @@ from lightkeeper.runtimes.base import RuntimeOptions
 from lightkeeper.runtimes.discovery import Runtimes
 from lightkeeper.service import AgentService
 from lightkeeper.state import StateFolder, memory_folder
-from lightkeeper.transport.servicer import Caller, Servicer
+from lightkeeper.transport import CONTROL, SERVICE
+from lightkeeper.transport.health import Health
+from lightkeeper.transport.method import Caller
+from lightkeeper.transport.reflection import Reflection
+from lightkeeper.transport.servicer import Servicer
 from lightkeeper.transport.unix_socket import OWNER_ONLY, SocketFile, path_of
 
 log = logging.getLogger(__name__)
@@ -84,13 +88,15 @@ class Agent:
             bind_address = socket.claim(force=self._force)
             transport = transports.chosen(self._config.transport)
             captures, state = self._open_state(stack)
-            server = self._server(transport, captures, state)
+            health = Health((SERVICE, CONTROL))
+            server = self._server(transport, captures, state, health)
             server.start(f"unix:{bind_address}")
             stack.callback(server.stop, 0)
             socket.publish()
             self._report_start(socket.path, transport, time.monotonic() - started)
             self._stopping.wait()
             log.info("agent_stopping", extra={"grace_seconds": self._config.grace_seconds})
+            health.stop_serving()
             finished = server.stop(self._config.grace_seconds, self._hurrying)
         if not finished:
             log.warning("calls_cut_short", extra={"grace_seconds": self._config.grace_seconds})
@@ -112,7 +118,7 @@ class Agent:
         captures.start()
         return captures, path
 
-    def _server(self, transport: Transport, captures: Captures, state: Path) -> transports.ApiServer:
+    def _server(self, transport: Transport, captures: Captures, state: Path, health: Health) -> transports.ApiServer:
         config = self._config
         cpus = resources.usable_cpus()
         store = PackageStore(
@@ -130,10 +136,11 @@ class Agent:
         service = AgentService(registry=Registry(), loader=loader, captures=captures)
         return transports.make(
             transport,
-            Servicer(service).methods(),
+            {**Servicer(service).methods(), **health.methods(), **Reflection().methods()},
             caller=Caller(uid=_caller_uid(config.socket_mode)),
             worker_threads=max(WORKERS_LEAST, WORKERS_PER_CPU * cpus),
             max_message_bytes=config.max_message_bytes,
+            compress_above_bytes=config.compress_above_bytes or None,
         )
 
     def _report_start(self, path: Path, transport: Transport, seconds: float) -> None:

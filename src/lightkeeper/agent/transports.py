@@ -9,7 +9,7 @@ from typing import Protocol
 
 from lightkeeper.config.values import Transport
 from lightkeeper.errors import TransportMissing
-from lightkeeper.transport.servicer import Caller, Method
+from lightkeeper.transport.method import Caller, Method
 
 
 class ApiServer(Protocol):
@@ -32,19 +32,34 @@ def chosen(wanted: Transport, *, find: Callable[[str], object | None] = find_spe
     return wanted
 
 
-def make(
+def make(  # noqa: PLR0913  # every setting is named
     transport: Transport,
     methods: Mapping[str, Method],
     *,
     caller: Caller,
     worker_threads: int,
     max_message_bytes: int,
+    compress_above_bytes: int | None = None,
 ) -> ApiServer:
-    """Return a server. `caller` is who calls as far as the socket's rights tell; the native wire knows by itself."""
+    """Return a server. `caller` is who calls as far as the socket's rights tell; the native wire knows by itself.
+
+    Answers above `compress_above_bytes` are compressed; None compresses none.
+    """
     if transport is Transport.NATIVE:
         from lightkeeper.transport.native_server import NativeServer
 
-        return NativeServer(methods, worker_threads=worker_threads, max_message_bytes=max_message_bytes)
+        return NativeServer(
+            methods,
+            worker_threads=worker_threads,
+            max_message_bytes=max_message_bytes,
+            compress_above_bytes=compress_above_bytes,
+        )
     from lightkeeper.transport.grpc_server import GrpcServer
 
-    return GrpcServer(methods, caller=caller, worker_threads=worker_threads, max_message_bytes=max_message_bytes)
+    return GrpcServer(
+        methods,
+        caller=caller,
+        worker_threads=worker_threads,
+        max_message_bytes=max_message_bytes,
+        compress_above_bytes=compress_above_bytes,
+    )

@@ -265,6 +265,12 @@ class Config(BaseModel):
     max_message_bytes: Annotated[int, PlainValidator(whole_number(MIB, 2 * GIB - 1))] = key(
         "lightkeeper_max_message_bytes", "the largest request, in bytes", default=64 * MIB
     )
+    compress_above_bytes: Annotated[int, PlainValidator(whole_number(0, 2 * GIB - 1))] = key(
+        "lightkeeper_compress_above_bytes",
+        "answers larger than this, in bytes, are compressed with gzip for clients that take it (with grpcio: for all); "
+        "0 compresses none, which is quicker over a local socket",
+        default=0,
+    )
     transport: Annotated[Transport, PlainValidator(values.word_of(Transport))] = key(
         "lightkeeper_transport",
         "what serves the local API: `native` is the compiled server of the distribution `lightkeeper-wire`, `grpcio` "

@@ -4,23 +4,24 @@ Threads: `worker` threads run quick methods, `slow` ones run methods that may ta
 loads under way leaves the quick ones alone. Calls wait in grpcio's queue when all are busy.
 
 Invariants: at most `CALLS_LIMIT` calls are under way or waiting, the next is refused (RESOURCE_EXHAUSTED); a message
-is at most `max_message_bytes`. Both refusals are grpcio's own and carry no details.
+is at most `max_message_bytes`. Both refusals are grpcio's own, made before any code of ours runs, and carry no details.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event
 from typing import NoReturn
 
 import grpc
 
-from lightkeeper.errors import AgentError, SocketDenied, Unexpected
-from lightkeeper.transport import status
-from lightkeeper.transport.servicer import CALLS_LIMIT, SLOW_THREADS, Caller, Handler, Method, unknown_method
+from lightkeeper.errors import AgentError, SocketDenied
+from lightkeeper.transport import method, status
+from lightkeeper.transport.method import Caller, Handler, Kind, Method, Reply
+from lightkeeper.transport.open_streams import OpenStreams
 
 log = logging.getLogger(__name__)
 
@@ -41,19 +42,21 @@ class GrpcServer:
         caller: Caller,
         worker_threads: int,
         max_message_bytes: int,
+        compress_above_bytes: int | None = None,
     ) -> None:
         """Take the methods by full path, and the caller: grpcio cannot tell who is at the other end of a socket."""
         self._workers = ThreadPoolExecutor(worker_threads, thread_name_prefix="worker")
-        self._slow = ThreadPoolExecutor(SLOW_THREADS, thread_name_prefix="slow")
+        self._slow = ThreadPoolExecutor(method.SLOW_THREADS, thread_name_prefix="slow")
+        self._streams = OpenStreams()
         self._server = grpc.server(
             self._workers,
-            handlers=[_Methods(methods, caller, self._slow)],
+            handlers=[_Methods(methods, _Behaviors(caller, self._slow, self._streams, compress_above_bytes))],
             options=[
                 ("grpc.max_receive_message_length", max_message_bytes),
                 ("grpc.max_send_message_length", -1),
                 ("grpc.so_reuseport", 0),
             ],
-            maximum_concurrent_rpcs=CALLS_LIMIT,
+            maximum_concurrent_rpcs=method.CALLS_LIMIT,
         )
 
     def start(self, address: str) -> None:
@@ -70,11 +73,13 @@ class GrpcServer:
         Once `hurry` is set, the grace time is over.
         """
         stopped = self._server.stop(grace_seconds)
+        self._streams.end()
         while not stopped.wait(HURRY_POLL_SECONDS):
             if hurry and hurry.is_set():
                 self._server.stop(0).wait()
-        threads = [thread for pool in (self._workers, self._slow) for thread in pool._threads]  # noqa: SLF001  # no other way to a bounded join
-        for pool in (self._workers, self._slow):
+        pools = (self._workers, self._slow, self._streams.threads)
+        threads = [thread for pool in pools for thread in pool._threads]  # noqa: SLF001  # no other way to a bounded join
+        for pool in pools:
             pool.shutdown(wait=False, cancel_futures=True)
         deadline = time.monotonic() + JOIN_SECONDS
         for thread in threads:
@@ -85,39 +90,94 @@ class GrpcServer:
 class _Methods(grpc.GenericRpcHandler):
     """Finds the handler of a call; a method nobody knows gets one that says so."""
 
-    def __init__(self, methods: Mapping[str, Method], caller: Caller, slow: ThreadPoolExecutor) -> None:
-        self._handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
-            path: grpc.unary_unary_rpc_method_handler(_behavior(method, caller, slow))
-            for path, method in methods.items()
-        }
-        self._unknown: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_unary_rpc_method_handler(
-            _behavior(Method(unknown_method), caller, slow)
-        )
+    def __init__(self, methods: Mapping[str, Method], behaviors: _Behaviors) -> None:
+        self._handlers = {path: behaviors.of(its) for path, its in methods.items()}
+        self._unknown = behaviors.of(Method(method.unknown_method))
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[bytes, bytes]:
         """Return the handler of a method's full path."""
         return self._handlers.get(handler_call_details.method, self._unknown)
 
 
-def _behavior(
-    method: Method,
-    caller: Caller,
-    slow: ThreadPoolExecutor,
-) -> Callable[[bytes, grpc.ServicerContext], bytes]:
-    handler: Handler = method.handler
+class _Behaviors:
+    """What grpcio calls for each method."""
 
-    def behavior(body: bytes, context: grpc.ServicerContext) -> bytes:
-        try:
-            return handler(body, caller)
-        except AgentError as error:
-            _abort(context, error)
-        except Exception:
-            log.exception("call_failed", extra={"handler": handler.__qualname__})
-            _abort(context, Unexpected("the agent failed to answer; its log tells why"))
+    def __init__(
+        self, caller: Caller, slow: ThreadPoolExecutor, streams: OpenStreams, compress_above_bytes: int | None
+    ) -> None:
+        self._caller = caller
+        self._slow = slow
+        self._streams = streams
+        self._compress_above_bytes = compress_above_bytes
 
-    if method.slow:
-        behavior.experimental_thread_pool = slow  # type: ignore[attr-defined]  # grpcio's own seam for slow methods
-    return behavior
+    def of(self, its: Method) -> grpc.RpcMethodHandler[bytes, bytes]:
+        """Return a method's handler."""
+        answer = its.handler
+        streams = self._streams
+        match its.kind:
+            case Kind.UNARY:
+                return self._unary(its)
+            case Kind.WATCH:
+
+                def watch(body: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
+                    answers = streams.watch(context, lambda: self._answered(answer, body, context))
+                    return _failing_as_ours(answers, context, answer)
+
+                watch.experimental_thread_pool = streams.threads  # type: ignore[attr-defined]  # as for slow methods
+                return grpc.unary_stream_rpc_method_handler(watch)
+            case Kind.CONVERSATION:
+
+                def converse(bodies: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
+                    answers = streams.converse(context, bodies, lambda body: self._answered(answer, body, context))
+                    return _failing_as_ours(answers, context, answer)
+
+                converse.experimental_thread_pool = streams.threads  # type: ignore[attr-defined]  # as for slow methods
+                return grpc.stream_stream_rpc_method_handler(converse)
+
+    def _unary(self, its: Method) -> grpc.RpcMethodHandler[bytes, bytes]:
+        handler = its.handler
+
+        def behavior(body: bytes, context: grpc.ServicerContext) -> bytes:
+            try:
+                return self._answered(handler, body, context)
+            except AgentError as error:
+                _abort(context, error)
+            except Exception:
+                log.exception("call_failed", extra={"handler": handler.__qualname__})
+                _abort(context, method.unforeseen())
+
+        if its.slow:
+            behavior.experimental_thread_pool = self._slow  # type: ignore[attr-defined]  # grpcio's own seam for slow methods
+        return grpc.unary_unary_rpc_method_handler(behavior)
+
+    def _answered(self, handler: Handler, body: bytes, context: grpc.ServicerContext) -> bytes:
+        reply = handler(body, self._caller)
+        if isinstance(reply, Reply):
+            if reply.trailing_metadata:
+                context.set_trailing_metadata(tuple(reply.trailing_metadata))
+            if self._is_compressed(sum(memoryview(part).nbytes for part in reply.parts)):
+                context.set_compression(grpc.Compression.Gzip)
+            if reply.initial_metadata:
+                context.send_initial_metadata(tuple(reply.initial_metadata))
+            return b"".join(reply.parts)
+        if self._is_compressed(len(reply)):
+            context.set_compression(grpc.Compression.Gzip)
+        return reply
+
+    def _is_compressed(self, size_bytes: int) -> bool:
+        return self._compress_above_bytes is not None and size_bytes > self._compress_above_bytes
+
+
+def _failing_as_ours(answers: Iterator[bytes], context: grpc.ServicerContext, handler: Handler) -> Iterator[bytes]:
+    try:
+        yield from answers
+    except AgentError as error:
+        _abort(context, error)
+    except grpc.RpcError:  # the client is gone, or the stream was ended from here
+        raise
+    except Exception:
+        log.exception("call_failed", extra={"handler": handler.__qualname__})
+        _abort(context, method.unforeseen())
 
 
 def _abort(context: grpc.ServicerContext, error: AgentError) -> NoReturn:

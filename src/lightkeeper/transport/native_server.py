@@ -4,9 +4,9 @@ Threads: one of the wire's own reads and writes; `worker` threads run quick meth
 take seconds, so that any number of loads under way leaves the quick ones alone. The caller of each call is who the
 kernel says opened the connection.
 
-Invariants: at most `CALLS_LIMIT` calls are under way or waiting, the next is refused (RESOURCE_EXHAUSTED); a message
-is at most `max_message_bytes`; requests under way hold at most `BUFFERED_MESSAGES` such messages. These refusals are
-the wire's own and carry no details.
+Invariants: at most `CALLS_LIMIT` calls are under way or waiting, `OPEN_STREAMS_LIMIT` of them with a stream that stays
+open, the next is refused (RESOURCE_EXHAUSTED); a message is at most `max_message_bytes`; requests under way hold at
+most `BUFFERED_MESSAGES` such messages. The wire refuses by itself, in the words that it is given here.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import time
 from collections.abc import Callable, Mapping
 from threading import Event
 
-from lightkeeper_wire import Call, Server, Status
+from lightkeeper_wire import Call, Response, Server, Status
 
-from lightkeeper.errors import AgentError, SocketDenied, Unexpected
-from lightkeeper.transport import status
-from lightkeeper.transport.servicer import CALLS_LIMIT, SLOW_THREADS, Caller, Handler, Method, unknown_method
+from lightkeeper.errors import AgentError, SocketDenied
+from lightkeeper.transport import method, status
+from lightkeeper.transport.method import Caller, Handler, Kind, Method
 
 log = logging.getLogger(__name__)
 
@@ -33,17 +33,35 @@ JOIN_SECONDS = 1.0
 class NativeServer:
     """A gRPC server on one address."""
 
-    def __init__(self, methods: Mapping[str, Method], *, worker_threads: int, max_message_bytes: int) -> None:
+    def __init__(
+        self,
+        methods: Mapping[str, Method],
+        *,
+        worker_threads: int,
+        max_message_bytes: int,
+        compress_above_bytes: int | None = None,
+    ) -> None:
         """Take the methods by full path."""
+        max_buffered_bytes = BUFFERED_MESSAGES * max_message_bytes
         self._server = Server(
-            {path: _behavior(method.handler) for path, method in methods.items()},
-            slow=[path for path, method in methods.items() if method.slow],
-            fallback=_behavior(unknown_method),
+            {path: _behavior(each.handler) for path, each in methods.items()},
+            slow=[path for path, each in methods.items() if each.slow],
+            conversations=[path for path, each in methods.items() if each.kind is Kind.CONVERSATION],
+            watches=[path for path, each in methods.items() if each.kind is Kind.WATCH],
+            fallback=_behavior(method.unknown_method),
             workers=worker_threads,
-            slow_workers=SLOW_THREADS,
-            max_calls=CALLS_LIMIT,
+            slow_workers=method.SLOW_THREADS,
+            compress_above_bytes=compress_above_bytes,
+            refusals={
+                "message_too_large": _status(method.message_too_large(max_message_bytes)),
+                "too_many_calls": _status(method.calls_too_many()),
+                "buffers_full": _status(method.buffers_full(max_buffered_bytes)),
+                "stopping": _status(method.stopping()),
+            },
+            max_calls=method.CALLS_LIMIT,
+            max_open_streams=method.OPEN_STREAMS_LIMIT,
             max_message_bytes=max_message_bytes,
-            max_buffered_bytes=BUFFERED_MESSAGES * max_message_bytes,
+            max_buffered_bytes=max_buffered_bytes,
         )
 
     def start(self, address: str) -> None:
@@ -67,15 +85,18 @@ class NativeServer:
         return self._server.close(JOIN_SECONDS)
 
 
-def _behavior(handler: Handler) -> Callable[[bytes, Call], bytes]:
-    def behavior(body: bytes, call: Call) -> bytes:
+def _behavior(handler: Handler) -> Callable[[bytes, Call], bytes | Response]:
+    def behavior(body: bytes, call: Call) -> bytes | Response:
         try:
-            return handler(body, Caller(call.peer_uid))
+            reply = handler(body, Caller(call.peer_uid))
         except AgentError as error:
             raise _status(error) from error
         except Exception as error:
             log.exception("call_failed", extra={"handler": handler.__qualname__})
-            raise _status(Unexpected("the agent failed to answer; its log tells why")) from error
+            raise _status(method.unforeseen()) from error
+        if isinstance(reply, bytes):
+            return reply
+        return Response(reply.parts, initial_metadata=reply.initial_metadata, trailing_metadata=reply.trailing_metadata)
 
     return behavior
 

@@ -1,49 +1,16 @@
-"""The local API as handlers of bytes: one a method, for any server that carries gRPC.
-
-A handler takes a request's bytes and the caller, and returns the response's bytes or raises an `AgentError`.
-"""
+"""The local API as handlers of bytes: one a method."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import cast
 
-from lightkeeper.errors import MethodUnknown
 from lightkeeper.service import AgentService
 from lightkeeper.transport import CONTROL, SERVICE, codec
 from lightkeeper.transport import agent_pb2 as wire
 from lightkeeper.transport import control_pb2 as control_wire
+from lightkeeper.transport.method import Caller, Method
 from lightkeeper.transport.shared_memory import Attachments
-
-CALLS_LIMIT = 1024
-"""The most calls under way or waiting, on any server."""
-
-SLOW_THREADS = 4
-"""The threads for slow methods, on any server."""
-
-
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """Who calls, as far as the transport can tell: the user id of the process at the other end, or None."""
-
-    uid: int | None
-
-
-Handler = Callable[[bytes, Caller], bytes]
-
-
-@dataclass(frozen=True, slots=True)
-class Method:
-    """One method of the service. A `slow` one may take seconds, and must not hold up the others."""
-
-    handler: Handler
-    slow: bool = False
-
-
-def unknown_method(_body: bytes, _caller: Caller) -> bytes:
-    """Answer a call of a method that nobody knows."""
-    raise MethodUnknown("the service has no such method")
 
 
 class Servicer:

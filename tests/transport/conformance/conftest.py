@@ -17,7 +17,7 @@ import pytest
 
 from lightkeeper.agent.transports import ApiServer
 from lightkeeper.config.values import Transport
-from lightkeeper.transport.servicer import Method
+from lightkeeper.transport.method import Method
 from tests.transport.conformance.serve import LIMIT_BYTES, make
 
 ROOT = Path(__file__).resolve().parents[3]

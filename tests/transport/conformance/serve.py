@@ -9,17 +9,22 @@ from collections.abc import Mapping
 from lightkeeper.agent import transports
 from lightkeeper.agent.transports import ApiServer
 from lightkeeper.config.values import Transport
-from lightkeeper.transport.servicer import Caller, Method
+from lightkeeper.transport.method import Caller, Method
 
 LIMIT_BYTES = 4 * 1024 * 1024
 WORKERS = 4
 GRACE_SECONDS = 5
 
 
-def make(transport: Transport, methods: Mapping[str, Method]) -> ApiServer:
+def make(transport: Transport, methods: Mapping[str, Method], *, compress_above_bytes: int | None = None) -> ApiServer:
     """Return a server as the agent makes it, with a small limit."""
     return transports.make(
-        transport, methods, caller=Caller(uid=None), worker_threads=WORKERS, max_message_bytes=LIMIT_BYTES
+        transport,
+        methods,
+        caller=Caller(uid=None),
+        worker_threads=WORKERS,
+        max_message_bytes=LIMIT_BYTES,
+        compress_above_bytes=compress_above_bytes,
     )
 
 

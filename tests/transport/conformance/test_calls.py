@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import gzip
+import random
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
 
 import grpc
+import numpy as np
 import pytest
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
@@ -14,12 +19,14 @@ from grpc_status import rpc_status
 from lightkeeper import errors
 from lightkeeper.config.values import Transport
 from lightkeeper.transport import status
-from lightkeeper.transport.servicer import Caller, Method
-from tests.transport.conformance.conftest import Serve
+from lightkeeper.transport.method import CALLS_LIMIT, Caller, Method, Reply
+from tests.support.http2 import Peer, message
+from tests.transport.conformance.conftest import UNLIMITED, Serve
 from tests.transport.conformance.serve import LIMIT_BYTES, WORKERS, echo, make
 
 ECHO = "/test.Test/Echo"
 OTHER = "/test.Test/Other"
+NOISE = random.Random(0).randbytes(100_000)  # noqa: S311  # the same at every run
 
 
 def code_of(call: object) -> grpc.StatusCode:
@@ -115,12 +122,15 @@ def test_an_answer_may_be_larger_than_a_request(serve: Serve) -> None:
     assert serve({OTHER: Method(lambda _body, _caller: answer)}).method(OTHER)(b"") == answer
 
 
-def test_a_message_past_the_limit_is_refused_and_the_connection_stays(serve: Serve) -> None:
+def test_a_message_past_the_limit_is_refused_and_the_connection_stays(serve: Serve, transport: Transport) -> None:
     """RESOURCE_EXHAUSTED, by one byte."""
     running = serve({ECHO: Method(echo)})
     method = running.method(ECHO)
     for _ in range(3):
-        assert code_of(lambda: method(bytes(LIMIT_BYTES + 1))) is grpc.StatusCode.RESOURCE_EXHAUSTED
+        with pytest.raises(grpc.RpcError) as caught:
+            method(bytes(LIMIT_BYTES + 1))
+        assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert_details(transport, caught.value, "MESSAGE_TOO_LARGE")
         assert method(b"x") == b"x"
 
 
@@ -131,18 +141,107 @@ def test_a_compressed_request_is_unpacked(serve: Serve, compression: grpc.Compre
     assert serve({ECHO: Method(echo)}).method(ECHO)(body, compression=compression) == body
 
 
-def test_a_small_request_that_unpacks_past_the_limit_is_refused(serve: Serve) -> None:
+def test_a_small_request_that_unpacks_past_the_limit_is_refused(serve: Serve, transport: Transport) -> None:
     """Counted as it is unpacked."""
     method = serve({ECHO: Method(echo)}).method(ECHO)
     bomb = bytes(16 * LIMIT_BYTES)
-    assert code_of(lambda: method(bomb, compression=grpc.Compression.Gzip)) is grpc.StatusCode.RESOURCE_EXHAUSTED
+    with pytest.raises(grpc.RpcError) as caught:
+        method(bomb, compression=grpc.Compression.Gzip)
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert_details(transport, caught.value, "MESSAGE_TOO_LARGE")
     assert method(b"x") == b"x"
+
+
+def test_a_call_too_many_is_refused_and_those_before_are_answered(serve: Serve, transport: Transport) -> None:
+    """RESOURCE_EXHAUSTED."""
+    release = threading.Event()
+
+    def wait(_body: bytes, _caller: Caller) -> bytes:
+        release.wait(60)
+        return b"done"
+
+    running = serve({OTHER: Method(wait)})
+    channels = [running.new_channel() for _ in range(8)]  # a connection carries 256 streams at most
+    methods = [running.method(OTHER, channel) for channel in channels]
+    calls = [methods[number % 8].future(b"", timeout=60) for number in range(CALLS_LIMIT + 8)]
+    refused = next(call for call in wait_for_some(calls))
+    release.set()
+    assert refused.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert_details(transport, refused, "CALLS_TOO_MANY")
+    assert sum(call.code() is grpc.StatusCode.OK for call in calls) == CALLS_LIMIT
+
+
+def wait_for_some(calls: list[Any]) -> list[Any]:
+    """Return the calls that are over, once one is."""
+    deadline = time.monotonic() + 60
+    while not (done := [call for call in calls if call.done()]):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return done
+
+
+def assert_details(transport: Transport, error: Any, reason: str) -> None:
+    """See the reason in a refusal by the server itself; grpcio's own carry none."""
+    carried = rpc_status.from_call(error)
+    if transport is Transport.GRPCIO:
+        assert carried is None
+        return
+    assert carried is not None
+    info = error_details_pb2.ErrorInfo()
+    assert carried.details[0].Unpack(info)
+    assert (info.reason, info.domain) == (reason, "lightkeeper")
+    assert any(key.startswith("limit_") for key in info.metadata)
 
 
 def test_metadata_of_every_kind_is_taken(serve: Serve) -> None:
     """Repeated, binary, empty and long."""
     metadata = (("a", "1"), ("a", "2"), ("b-bin", b"\x00\xff"), ("empty", ""), ("long", "x" * 4000))
     assert serve({ECHO: Method(echo)}).method(ECHO)(b"x", metadata=metadata) == b"x"
+
+
+def test_a_handlers_metadata_come_before_and_after_its_answer(serve: Serve) -> None:
+    """Text, binary and repeated ones; the parts of the answer as one message."""
+    large = bytes(range(256)) * 400
+    initial = (("first", "1"), ("first", "2"), ("first-bin", b"\x00\xff"))
+    trailing = (("last", "printable ~"), ("last-bin", b""))
+    parts = [b"head", memoryview(large), b"", memoryview(bytearray(b"tail")), np.arange(5000, dtype="<f4").data]
+    reply = Reply(parts, initial_metadata=initial, trailing_metadata=trailing)
+    answer, call = serve({OTHER: Method(lambda _body, _caller: reply)}).method(OTHER).with_call(b"", timeout=20)
+    assert answer == b"head" + large + b"tail" + np.arange(5000, dtype="<f4").tobytes()
+    assert [pair for pair in call.initial_metadata() if pair[0].startswith("first")] == list(initial)
+    assert [pair for pair in call.trailing_metadata() if pair[0].startswith("last")] == list(trailing)
+
+
+@pytest.mark.parametrize(
+    ("answer", "compressed"),
+    [(b"light " * 50_000, True), (b"light " * 10, False), (NOISE, None)],
+    ids=["large", "small", "random"],
+)
+def test_a_large_answer_is_compressed_where_that_is_wanted(
+    transport: Transport, tmp_path: Path, answer: bytes, compressed: bool | None
+) -> None:
+    """For a client that takes gzip, in one part or many; what does not shrink may go as it is."""
+    server = make(transport, {ECHO: Method(echo), OTHER: Method(in_parts)}, compress_above_bytes=1000)
+    server.start(f"unix:{tmp_path / 'agent.sock'}")
+    try:
+        for path in (ECHO, OTHER):
+            with Peer(tmp_path / "agent.sock") as peer:
+                peer.call(1, path, message(answer[:16_000]), ("grpc-accept-encoding", "identity, gzip"))
+                received = peer.stream(1)
+            flag, body = received[0], received[5:]
+            assert (gzip.decompress(body) if flag else body) == answer[:16_000]
+            if compressed is not None:
+                assert flag == compressed
+        with grpc.insecure_channel(f"unix:{tmp_path / 'agent.sock'}", UNLIMITED) as channel:
+            method: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(ECHO)
+            assert method(answer, timeout=20) == answer
+    finally:
+        assert server.stop(5)
+
+
+def in_parts(body: bytes, _caller: Caller) -> Reply:
+    """Answer with the request in two parts."""
+    return Reply([body[:7], memoryview(body)[7:]])
 
 
 # --- time ------------------------------------------------------------------------------------------------------------

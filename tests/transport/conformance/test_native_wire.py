@@ -180,9 +180,64 @@ def test_every_status_arrives(start: Start, code: int) -> None:
     assert r"key='grpc-status-details-bin', value=b'\x00\x01'" in trailers
 
 
+def test_a_status_may_carry_metadata(start: Start) -> None:
+    """Beside its own."""
+
+    def refuse(_body: bytes, _call: Call) -> bytes:
+        raise lightkeeper_wire.Status(5, "gone", trailing_metadata=[("why", "moved"), ("why-bin", b"\x00")])
+
+    with pytest.raises(grpc.RpcError) as caught:
+        start({OTHER: refuse}).call(OTHER)
+    assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+    assert {("why", "moved"), ("why-bin", b"\x00")} <= set(caught.value.trailing_metadata())
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [[], [b""], [b"", b"one"], [bytes(8192), bytes(8193), b"end"], [memoryview(bytes(range(256)))[::1]] * 500],
+    ids=["none", "empty", "one", "around what is copied", "many"],
+)
+def test_parts_arrive_as_one_message(start: Start, parts: list[bytes | memoryview]) -> None:
+    """Of any number and size."""
+    response = lightkeeper_wire.Response(parts)
+    assert start({OTHER: lambda _body, _call: response}).call(OTHER) == b"".join(parts)
+
+
+def test_a_part_lives_until_it_is_sent(start: Start) -> None:
+    """Though its handler has forgotten it, and its maker may no longer resize it meanwhile."""
+    made = bytearray(range(256)) * 10_000
+    expected = bytes(made)
+    answer = start({OTHER: lambda _body, _call: lightkeeper_wire.Response([memoryview(made)])}).call(OTHER)
+    assert answer == expected
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.parametrize("answer", [None, "text", bytearray(b"x")])
-def test_a_handler_that_returns_no_bytes_is_a_fault(start: Start, answer: Any) -> None:
+@pytest.mark.parametrize(
+    "answer",
+    [
+        None,
+        "text",
+        bytearray(b"x"),
+        lightkeeper_wire.Response(["text"]),  # type: ignore[list-item]  # what a handler might do by mistake
+        lightkeeper_wire.Response([memoryview(bytes(10))[::2]]),
+        *(
+            lightkeeper_wire.Response([b""], **{kind: [pair]})  # type: ignore[arg-type]  # as above
+            for kind in ("initial_metadata", "trailing_metadata")
+            for pair in (
+                ("Upper", "x"),
+                ("with space", "x"),
+                ("", "x"),
+                ("grpc-status", "0"),
+                ("content-type", "x"),
+                ("line", "a\nb"),
+                ("text-bin", "text"),
+                ("bytes", b"bytes"),
+                ("one",),
+            )
+        ),
+    ],
+)
+def test_a_handler_that_returns_what_cannot_be_sent_is_a_fault(start: Start, answer: Any) -> None:
     """UNKNOWN for the client."""
     with pytest.raises(grpc.RpcError) as caught:
         start({OTHER: lambda _body, _call: answer}).call(OTHER)
@@ -260,13 +315,15 @@ def test_calls_past_the_limit_are_refused(start: Start) -> None:
         release.wait(10)
         return b"done"
 
-    wire = start({OTHER: wait}, max_calls=3)
+    refusal = lightkeeper_wire.Status(8, "full", b"\x01\x02")
+    wire = start({OTHER: wait}, max_calls=3, refusals={"too_many_calls": refusal})
     method = wire.method(OTHER)
     held = [method.future(b"") for _ in range(3)]
     time.sleep(0.2)
     with pytest.raises(grpc.RpcError) as caught:
         method(b"", timeout=5)
-    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert (caught.value.code(), caught.value.details()) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "full")
+    assert ("grpc-status-details-bin", b"\x01\x02") in caught.value.trailing_metadata()
     release.set()
     assert [call.result(timeout=5) for call in held] == [b"done"] * 3
     assert method(b"", timeout=5) == b"done"
@@ -343,11 +400,16 @@ def test_a_client_that_resets_for_its_own_sake_is_closed(start: Start) -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"workers": 0}, {"workers": 1, "max_frame_bytes": 100}, {"workers": 1, "stall_seconds": -1.0}],
+    [
+        {"workers": 0},
+        {"workers": 1, "max_frame_bytes": 100},
+        {"workers": 1, "stall_seconds": -1.0},
+        {"workers": 1, "refusals": {"nonsense": lightkeeper_wire.Status(8)}},
+    ],
 )
 def test_limits_that_make_no_sense_are_refused(options: dict[str, Any]) -> None:
     """With a ValueError."""
-    with pytest.raises(ValueError, match=r"must|needs"):
+    with pytest.raises(ValueError, match=r"must|needs|no refusal"):
         lightkeeper_wire.Server({}, **options)
 
 

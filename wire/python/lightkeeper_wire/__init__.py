@@ -1,6 +1,6 @@
-"""A unary gRPC server in Rust that calls Python handlers with bytes."""
+"""A gRPC server in Rust that calls Python handlers with bytes."""
 
 from lightkeeper_wire._wire import Call, Server
-from lightkeeper_wire.status import Status
+from lightkeeper_wire.answer import Response, Status
 
-__all__ = ["Call", "Server", "Status"]
+__all__ = ["Call", "Response", "Server", "Status"]

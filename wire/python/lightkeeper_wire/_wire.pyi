@@ -1,7 +1,11 @@
 from collections.abc import Callable, Mapping, Sequence
-from typing import final
+from typing import TypeAlias, final
+
+from lightkeeper_wire.answer import Response, Status
 
 __all__ = ["Call", "Server"]
+
+_Handler: TypeAlias = Callable[[bytes, Call], bytes | Response]
 
 @final
 class Call:
@@ -22,14 +26,19 @@ class Call:
 class Server:
     def __new__(
         cls,
-        methods: Mapping[str, Callable[[bytes, Call], bytes]],
+        methods: Mapping[str, _Handler],
         *,
         slow: Sequence[str] = ...,
-        fallback: Callable[[bytes, Call], bytes] | None = None,
+        conversations: Sequence[str] = ...,
+        watches: Sequence[str] = ...,
+        fallback: _Handler | None = None,
         workers: int,
         slow_workers: int = 4,
+        compress_above_bytes: int | None = None,
+        refusals: Mapping[str, Status] | None = None,
         max_message_bytes: int = ...,
         max_calls: int = 1024,
+        max_open_streams: int = 32,
         max_buffered_bytes: int = ...,
         max_connections: int = 256,
         max_streams: int = 256,
