@@ -7,8 +7,10 @@ STAMP := $(VENV)/.wire
 WIRE_FILES := wire/Cargo.toml wire/Cargo.lock wire/pyproject.toml $(shell find wire/src wire/python wire/vendor -type f -not -name "*.pyc")
 WHEELS := build/wheels
 WIRE_WHEEL := $(BIN)/maturin build --quiet --release --locked --manifest-path wire/Cargo.toml
+PEERS := triton mlserver litserve bentoml
+LOCK := uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11
 
-.PHONY: help setup demo test test-crash test-wire lint types imports bench bench-quick bench-capture test-faults bench-onnx bench-wire wheels proto docs lock clean
+.PHONY: help setup demo test test-crash test-wire lint types imports bench bench-quick bench-capture test-faults bench-onnx bench-wire peers bench-peers bench-peers-quick wheels proto docs lock clean
 
 help:            ## show the verbs
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -91,9 +93,19 @@ proto: $(STAMP)  ## generate the protobuf code from proto/agent.proto
 docs: $(STAMP)   ## generate the reference pages in docs/ from the code
 	$(BIN)/python tools/generate_docs.py
 
+peers: $(STAMP)  ## set up what bench-peers measures the agent beside, below build/peers (once, some minutes)
+	$(BIN)/python -m bench.peers.setup
+
+bench-peers: peers ## measure beside a C++ echo, grpcio, Triton, MLServer, LitServe, BentoML; write docs/benchmarks-peers.md
+	$(BIN)/python -m bench.peers --write docs/benchmarks-peers.md
+
+bench-peers-quick: peers ## the short form, under three minutes once set up; writes nothing
+	$(BIN)/python -m bench.peers --effort quick
+
 lock:            ## lock the requirements again (needs uv)
-	uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 pyproject.toml --extra images --extra aws -o requirements/agent.txt
-	uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 pyproject.toml --extra images --extra aws --extra parquet --extra hub --extra demo --group dev -o requirements/dev.txt
+	$(LOCK) pyproject.toml --extra images --extra aws -o requirements/agent.txt
+	$(LOCK) pyproject.toml --extra images --extra aws --extra parquet --extra hub --extra demo --group dev -o requirements/dev.txt
+	for peer in $(PEERS); do $(LOCK) --group peers-$$peer -o requirements/peers-$$peer.txt; done
 
 clean:           ## remove what the verbs made
 	rm -rf $(VENV) build dist wire/target .mypy_cache .ruff_cache .pytest_cache .hypothesis

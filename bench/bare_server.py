@@ -29,6 +29,7 @@ def open_model(path: str, threads: int, spin_microseconds: int) -> onnxruntime.I
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
+    options.enable_mem_pattern = False
     options.add_session_config_entry("session.intra_op.spin_duration_us", str(spin_microseconds))
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median, quantiles
+from typing import TypeVar
 
 from bench.load import Load
+
+Name = TypeVar("Name", bound=str)
 
 AGENT = "agent"
 BARE = "bare server"
@@ -41,20 +44,26 @@ class Comparison:
     processor_ratio: Ratio | None
 
 
-def compare(
-    model: str, client: str, in_flight: int, contestants: Mapping[str, Callable[[], Load]], rounds: int
-) -> Comparison:
+def take_turns(contestants: Mapping[Name, Callable[[], Load]], rounds: int) -> dict[Name, list[Load]]:
     """Let every contestant run once a round, every other round in the opposite order."""
-    found: dict[str, list[Load]] = {name: [] for name in contestants}
+    found: dict[Name, list[Load]] = {name: [] for name in contestants}
     for number in range(rounds):
         for name in list(contestants)[:: 1 if number % 2 == 0 else -1]:
             found[name].append(contestants[name]())
+    return found
+
+
+def compare(
+    model: str, client: str, in_flight: int, contestants: Mapping[str, Callable[[], Load]], rounds: int
+) -> Comparison:
+    """Hold the agent against the bare server, with every other contestant in the same rounds."""
+    found = take_turns(contestants, rounds)
     pairs = list(zip(found[AGENT], found[BARE], strict=True))
     return Comparison(
         model,
         client,
         in_flight,
-        {name: _median(loads) for name, loads in found.items()},
+        {name: median_load(loads) for name, loads in found.items()},
         p50_ratio=Ratio.of([agent.p50_us / bare.p50_us for agent, bare in pairs]),
         p99_ratio=Ratio.of([agent.p99_us / bare.p99_us for agent, bare in pairs]),
         per_second_ratio=Ratio.of([agent.per_second / bare.per_second for agent, bare in pairs]),
@@ -67,7 +76,8 @@ def _ratio(pairs: Sequence[tuple[float | None, float | None]]) -> Ratio | None:
     return Ratio.of(known) if known else None
 
 
-def _median(loads: Sequence[Load]) -> Load:
+def median_load(loads: Sequence[Load]) -> Load:
+    """Return the median of each figure."""
     return Load(
         median(load.p50_us for load in loads),
         median(load.p99_us for load in loads),

@@ -6,7 +6,7 @@ bytes, both in this process: what they leave of the agent's figure is gRPC, the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from types import SimpleNamespace
@@ -44,11 +44,11 @@ Contestants = dict[str, Callable[[], Load]]
 class InProcess:
     """The models in this process: ONNX Runtime alone, and the agent's Predict without gRPC around it."""
 
-    def __init__(self, workshop: Workshop) -> None:
-        self._threads = workshop.threads
-        runtime = OnnxRuntime(RuntimeOptions(threads=workshop.threads))
+    def __init__(self, models: Mapping[str, Model], threads: int) -> None:
+        self._threads = threads
+        runtime = OnnxRuntime(RuntimeOptions(threads=threads))
         registry = Registry()
-        for name, model in workshop.models.items():
+        for name, model in models.items():
             session = runtime.open(model.path)
             description = ModelDescription(name, str(model.path), session.inputs, session.outputs)
             registry.publish(LoadedModel(description, PackageIdentity(name, "1.0", digest=""), session))
@@ -70,7 +70,7 @@ class InProcess:
 
 def measure(workshop: Workshop, effort: Effort) -> Iterator[Comparison]:
     """Measure both models with every client, alone and eight at a time."""
-    inside = InProcess(workshop)
+    inside = InProcess(workshop.models, workshop.threads)
     with ExitStack() as stack:
         agent = stack.enter_context(workshop.agent())
         bare = stack.enter_context(workshop.bare_server(("small", "image")))

@@ -1,13 +1,14 @@
 """The models that are measured, and the requests that are sent to them, byte for byte the same to every contestant.
 
 `small` (64 floats in, 64 out) shows what a call costs; `image` (1x3x224x224 floats in, 1000 out) shows what carrying a
-picture costs. Both compute little, so that the way there and back is what is measured. `large` (16 MiB of weights) is
-loaded and unloaded with them where memory is measured.
+picture costs. Both compute little, so that the way there and back is what is measured. `network` takes the same picture
+and computes as much as a real classifier: MobileNetV2's layers, with random weights (14 MB). `large` (16 MiB of
+weights) is loaded and unloaded where memory is measured.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,10 +67,11 @@ class Model:
         return wire.Tensor(tensor_metadata=metadata, **data)
 
 
-def make(folder: Path) -> dict[str, Model]:
-    """Write the models into a folder and return them by name."""
+def make(folder: Path, names: Sequence[str]) -> dict[str, Model]:
+    """Write the models of these names into a folder and return them by name."""
     made = {}
-    for name, proto in (("small", _add(64)), ("image", _classifier()), ("large", _product(2048))):
+    for name in names:
+        proto = _MAKERS[name]()
         path = folder / f"{name}.onnx"
         save(proto, path)
         shapes = (_shape(proto.graph.input[0]), _shape(proto.graph.output[0]))
@@ -107,6 +109,77 @@ def _classifier() -> ModelProto:
     return _model(nodes, [1, 3, 224, 224], [1, 1000], weights)
 
 
+BLOCKS = (
+    (1, 16, 1, 1),
+    (6, 24, 2, 2),
+    (6, 32, 3, 2),
+    (6, 64, 4, 2),
+    (6, 96, 3, 1),
+    (6, 160, 3, 2),
+    (6, 320, 1, 1),
+)
+"""MobileNetV2's inverted residuals: how much wider inside, channels out, how many, stride of the first."""
+
+
+class _Layers:
+    """A chain of layers under construction."""
+
+    def __init__(self) -> None:
+        self.nodes: list[Any] = []
+        self.weights: list[TensorProto] = [
+            numpy_helper.from_array(np.array(0, np.float32), "zero"),
+            numpy_helper.from_array(np.array(6, np.float32), "six"),
+        ]
+        self._generator = np.random.default_rng(0)
+
+    def add(self, kind: str, inputs: list[str], **attributes: Any) -> str:
+        """Add a node and return its output's name."""
+        output = f"{kind.lower()}{len(self.nodes)}"
+        self.nodes.append(helper.make_node(kind, inputs, [output], **attributes))
+        return output
+
+    def weight(self, *shape: int, inputs: int) -> str:
+        """Add random weights that keep the size of what passes through them, and return their name."""
+        name = f"weight{len(self.weights)}"
+        values = self._generator.normal(0, (2 / inputs) ** 0.5, shape).astype(np.float32)
+        self.weights.append(numpy_helper.from_array(values, name))
+        return name
+
+    def convolution(
+        self, x: str, channels: tuple[int, int], *, kernel: int = 1, stride: int = 1, groups: int = 1
+    ) -> str:
+        """Add a convolution with a bias, which a trained network's normalisation becomes."""
+        before, after = channels
+        inputs = before // groups * kernel * kernel
+        weights = self.weight(after, before // groups, kernel, kernel, inputs=inputs)
+        bias = self.weight(after, inputs=1000)
+        pads = [kernel // 2] * 4
+        return self.add("Conv", [x, weights, bias], strides=[stride, stride], pads=pads, group=groups)
+
+    def clipped(self, x: str) -> str:
+        """Add the network's activation, ReLU6."""
+        return self.add("Clip", [x, "zero", "six"])
+
+
+def _network() -> ModelProto:
+    """Return MobileNetV2 with random weights."""
+    layers = _Layers()
+    x, channels = layers.clipped(layers.convolution("x", (3, 32), kernel=3, stride=2)), 32
+    for wider, after, count, first_stride in BLOCKS:
+        for number in range(count):
+            stride = first_stride if number == 0 else 1
+            inside = channels * wider
+            y = layers.clipped(layers.convolution(x, (channels, inside))) if wider > 1 else x
+            y = layers.clipped(layers.convolution(y, (inside, inside), kernel=3, stride=stride, groups=inside))
+            y = layers.convolution(y, (inside, after))
+            x = layers.add("Add", [x, y]) if stride == 1 and channels == after else y
+            channels = after
+    x = layers.clipped(layers.convolution(x, (channels, 1280)))
+    row = layers.add("Flatten", [layers.add("GlobalAveragePool", [x])])
+    layers.nodes.append(helper.make_node("MatMul", [row, layers.weight(1280, 1000, inputs=1280)], ["y"]))
+    return _model(layers.nodes, [1, 3, 224, 224], [1, 1000], layers.weights)
+
+
 def _model(nodes: list[Any], shape: list[int], output_shape: list[int], weights: list[TensorProto]) -> ModelProto:
     graph = helper.make_graph(
         nodes,
@@ -116,3 +189,11 @@ def _model(nodes: list[Any], shape: list[int], output_shape: list[int], weights:
         weights,
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
+
+
+_MAKERS = {
+    "small": lambda: _add(64),
+    "image": _classifier,
+    "network": _network,
+    "large": lambda: _product(2048),
+}

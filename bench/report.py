@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from rich.console import Console
@@ -87,15 +87,27 @@ def tables(results: Results) -> Iterator[Table]:
     )
 
 
+def on_terminal(shown: Iterable[Table], console: Console) -> None:
+    """Print tables."""
+    for table in shown:
+        drawn = RichTable(title=table.title, title_justify="left")
+        for number, name in enumerate(table.header):
+            drawn.add_column(name, justify="left" if number == 0 else "right", no_wrap=number > 0 and len(name) < 12)
+        for row in table.rows:
+            drawn.add_row(*row)
+        console.print(drawn)
+
+
+def in_markdown(shown: Iterable[Table]) -> Iterator[str]:
+    """Yield the lines of tables, each under its title."""
+    for table in shown:
+        yield from ("", f"## {table.title}", "", _line(table.header), "|---" + "|---:" * (len(table.header) - 1) + "|")
+        yield from (_line(row) for row in table.rows)
+
+
 def to_terminal(results: Results, console: Console) -> None:
     """Print every table."""
-    for table in tables(results):
-        shown = RichTable(title=table.title, title_justify="left")
-        for number, name in enumerate(table.header):
-            shown.add_column(name, justify="left" if number == 0 else "right", no_wrap=number > 0)
-        for row in table.rows:
-            shown.add_row(*row)
-        console.print(shown)
+    on_terminal(tables(results), console)
     if results.comparison("small", H2LOAD, 1) is None:
         console.print(f"{HOW_TO_GET_H2LOAD}: only the Python client was measured")
 
@@ -105,9 +117,7 @@ def to_markdown(results: Results, *, rounds: int, minutes: int) -> str:
     lines = ["# Benchmarks", "", ABOUT.format(rounds=rounds, minutes=minutes)]
     lines += [f"Measured on {results.date}:", ""]
     lines += [f"- {name}: {value}" for name, value in results.machine.items()]
-    for table in tables(results):
-        lines += ["", f"## {table.title}", "", _line(table.header), "|---" + "|---:" * (len(table.header) - 1) + "|"]
-        lines += [_line(row) for row in table.rows]
+    lines += in_markdown(tables(results))
     if results.comparison("small", H2LOAD, 1) is None:
         lines += ["", f"{HOW_TO_GET_H2LOAD}: only the Python client was measured."]
     lines += ["", "Where the time goes, and what each decision brought: [ADR 4](adr/0004-predict-path.md).", ""]

@@ -14,6 +14,7 @@ from pathlib import Path
 from statistics import median
 
 from bench import load, machine
+from bench.comparison import take_turns
 from bench.load import Load
 from bench.models import Model
 from bench.workshop import Server, Workshop
@@ -70,10 +71,7 @@ def _predicting(server: Server, model: Model, in_flight: int) -> Callable[[], Lo
 
 
 def _row(name: str, in_flight: int, contestants: dict[Transport, Callable[[], Load]]) -> None:
-    found: dict[Transport, list[Load]] = {transport: [] for transport in contestants}
-    for number in range(ROUNDS):
-        for transport in list(contestants)[:: 1 if number % 2 == 0 else -1]:
-            found[transport].append(contestants[transport]())
+    found = take_turns(contestants, ROUNDS)
     native, grpcio = (found[transport] for transport in CONTESTANTS)
     cells = [f"{name}", f"{in_flight}"]
     for figure in ("p50_us", "per_second"):

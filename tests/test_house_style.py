@@ -304,7 +304,7 @@ def test_the_committed_protobuf_code_is_the_generated_one(tmp_path: Path) -> Non
         assert committed.read_text() == (tmp_path / committed.name).read_text(), "run make proto"
 
 
-@pytest.mark.parametrize("name", ["agent.txt", "dev.txt"])
+@pytest.mark.parametrize("name", sorted(path.name for path in (ROOT / "requirements").glob("*.txt")))
 def test_locked_requirements_have_hashes_and_no_address(name: str) -> None:
     """What is installed is what was locked, from wherever."""
     text = (ROOT / "requirements" / name).read_text()
