@@ -30,18 +30,21 @@ LONG_MODULES = {
 """Modules that are longer than the house likes, each with its reason."""
 
 HOMES = {
+    "aiohttp": ("hub/server.py",),
     "boto3": ("providers/aws.py",),
-    "botocore": ("providers/aws.py",),
+    "botocore": ("providers/aws.py", "hub/protocol.py"),
     "grpc": ("transport/grpc_server.py", "client.py"),
     "lightkeeper_wire": ("transport/native_server.py",),
     "onnxruntime": ("runtimes/onnx.py",),
     "pyarrow": ("captures/parquet.py",),
     "pydantic": ("config/model.py",),
     "pydantic_core": ("config/model.py",),
+    "sqlalchemy": ("hub/",),
 }
 """Where each heavy dependency may be imported; a path that ends in a slash stands for all below it."""
 
 HEAVY = (
+    "aiohttp",
     "boto3",
     "cryptography",
     "google.protobuf",
@@ -52,6 +55,7 @@ HEAVY = (
     "pyarrow",
     "pydantic",
     "rich",
+    "sqlalchemy",
 )
 """What the command line's `--help` must not wait for."""
 

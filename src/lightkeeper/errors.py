@@ -24,6 +24,17 @@ exit codes, and `docs/errors.md` is generated from it.
     |-- SigningError            a package or authority could not be made
     |-- CommandError            a command line cannot do what it was asked to
     |-- ReadingError            captures that were written cannot be read back
+    |-- HubUnusable             the hub cannot start, or a command cannot use it
+    |-- HubRefusal              the hub refuses a call; `hub/status.py` has the AWS service's code for each
+    |   |-- CallInvalid             ... that no retry will make right
+    |   |-- CallUnreadable          ... whose bytes are not what the protocol sends
+    |   |-- CallerUnproven          ... whose signature proves nobody
+    |   |-- AccessRefused           ... that this caller may not make
+    |   |-- ResourceMissing         ... about something that is not there
+    |   |-- ResourceBusy            ... about something that is in use, or there already
+    |   |-- ResourceConflict        ... that does not fit the state something is in
+    |   |-- ResourceLimit           ... for more of something than there may be
+    |   `-- HubBusy                 ... just now; a later try may pass
     |-- InternalError           a fault of the agent or of a model, not of the caller
     |-- NotImplementedHere      a method this build does not offer
     `-- Unavailable             the agent is stopping, or cannot be reached
@@ -951,6 +962,291 @@ class PayloadUnreadable(ReadingError):
     next_step = "keep the folder of a batch's payloads beside the batch, under the same name"
 
 
+# --- the hub ---------------------------------------------------------------------------------------------------------
+
+
+class HubUnusable(AgentError):
+    """The hub cannot start, or a command cannot use it."""
+
+
+class DatabaseUnusable(HubUnusable):
+    """The hub's database cannot be opened or reached."""
+
+    reason = "DATABASE_UNUSABLE"
+    next_step = "check --database, who may read and write there, and that the server runs"
+
+
+class SchemaNewer(HubUnusable):
+    """The hub's database was last used by a later build."""
+
+    reason = "SCHEMA_NEWER"
+    next_step = "update Lightkeeper on this machine, or use the database that belongs to this build"
+
+
+class ListenerUnusable(HubUnusable):
+    """The hub cannot listen where it should."""
+
+    reason = "LISTENER_UNUSABLE"
+    next_step = "end what listens there, or choose another port with --port and --credentials-port"
+
+
+class HubSettingInvalid(HubUnusable):
+    """A setting of the hub has a name or a value that it cannot have."""
+
+    reason = "HUB_SETTING_INVALID"
+    next_step = "see the table of settings in docs/hub.md"
+
+
+class HubRefusal(AgentError):
+    """The hub refuses a call."""
+
+
+class CallInvalid(HubRefusal):
+    """A call that no retry will make right."""
+
+
+class ShapeMismatch(CallInvalid):
+    """A value of a call is not what the service model asks for."""
+
+    reason = "SHAPE_MISMATCH"
+    next_step = "correct the member named in the message"
+
+
+class PageTokenInvalid(CallInvalid):
+    """NextToken is none that this listing gave out."""
+
+    reason = "PAGE_TOKEN_INVALID"
+    next_step = "list again from the beginning, with the same parameters on every page"
+
+
+class ItemDuplicate(CallInvalid):
+    """A list in a call has the same name twice."""
+
+    reason = "ITEM_DUPLICATE"
+    next_step = "send each name once"
+
+
+class CallUnreadable(HubRefusal):
+    """The bytes of a call are not what the protocol sends."""
+
+
+class BodyMalformed(CallUnreadable):
+    """The body is not one JSON object in UTF-8."""
+
+    reason = "BODY_MALFORMED"
+    next_step = "send one JSON object in UTF-8, each name once, numbers finite"
+
+
+class BodyTypeUnsupported(CallUnreadable):
+    """The body is of a type the operation does not take."""
+
+    reason = "BODY_TYPE_UNSUPPORTED"
+    next_step = "send the Content-Type that the SDK sends"
+
+
+class RequestMalformed(CallUnreadable):
+    """What came is no HTTP request, or one with too many or too long headers."""
+
+    reason = "REQUEST_MALFORMED"
+    next_step = "send HTTP/1.1 with headers of ordinary size"
+
+
+class OperationUnknown(HubRefusal):
+    """The hub does not offer the operation."""
+
+    reason = "OPERATION_UNKNOWN"
+    next_step = "see the table of operations in docs/hub.md"
+
+
+class BodyTooLarge(HubRefusal):
+    """The body is larger than any call needs."""
+
+    reason = "BODY_TOO_LARGE"
+    next_step = "send fewer items in one call"
+
+
+class CallAbandoned(HubRefusal):
+    """The body did not arrive in time."""
+
+    reason = "CALL_ABANDONED"
+    next_step = "send the call again over a network that carries it within the time in the message"
+
+
+class CallerUnproven(HubRefusal):
+    """The signature proves nobody."""
+
+
+class SignatureAbsent(CallerUnproven):
+    """The call is not signed."""
+
+    reason = "SIGNATURE_ABSENT"
+    next_step = "sign the call: give the client the access key of hub.json, or a device's credentials"
+
+
+class SignatureIncomplete(CallerUnproven):
+    """The Authorization header is not one of Signature Version 4, or leaves out what must be signed."""
+
+    reason = "SIGNATURE_INCOMPLETE"
+    next_step = "sign with Signature Version 4 in the Authorization header, as every AWS SDK does"
+
+
+class AccessKeyUnknown(CallerUnproven):
+    """No operator and no device session has this access key, or its security token is another."""
+
+    reason = "ACCESS_KEY_UNKNOWN"
+    next_step = "use the access key of this hub's hub.json, or fetch the device's credentials again"
+
+
+class SessionEnded(CallerUnproven):
+    """The device's session is over, or its certificate was revoked."""
+
+    reason = "SESSION_ENDED"
+    next_step = "fetch the device's credentials again; if that is refused, see whether its certificate was revoked"
+
+
+class SignatureWrong(CallerUnproven):
+    """The signature is not that of this request under this key."""
+
+    reason = "SIGNATURE_WRONG"
+    next_step = "check the secret access key, and that nothing between client and hub changes requests"
+
+
+class SignatureTimeWrong(CallerUnproven):
+    """The request was signed too long ago, or in the future."""
+
+    reason = "SIGNATURE_TIME_WRONG"
+    next_step = "set the clocks of client and hub; the message has both times"
+
+
+class RequestReplayed(CallerUnproven):
+    """A request that was carried out before came again, byte for byte."""
+
+    reason = "REQUEST_REPLAYED"
+    next_step = "sign every request anew, as every AWS SDK does, also for a retry"
+
+
+class AccessRefused(HubRefusal):
+    """This caller may not make the call."""
+
+
+class OperatorOnly(AccessRefused):
+    """A device called an operation of the control plane."""
+
+    reason = "OPERATOR_ONLY"
+    next_step = "call it with an operator's key"
+
+
+class OtherDevice(AccessRefused):
+    """A device called in the name of another."""
+
+    reason = "OTHER_DEVICE"
+    next_step = "send the device name and fleet that the credentials were issued for"
+
+
+class ResourceMissing(HubRefusal):
+    """What the call names is not there."""
+
+
+class FleetUnknown(ResourceMissing):
+    """There is no device fleet of this name."""
+
+    reason = "FLEET_UNKNOWN"
+    next_step = "list the fleets with ListDeviceFleets, or make this one with CreateDeviceFleet"
+
+
+class DeviceUnknown(ResourceMissing):
+    """The fleet has no device of this name."""
+
+    reason = "DEVICE_UNKNOWN"
+    next_step = "list the fleet's devices with ListDevices, or register this one with RegisterDevices"
+
+
+class TaggedResourceUnknown(ResourceMissing):
+    """Nothing of the hub has this ARN."""
+
+    reason = "TAGGED_RESOURCE_UNKNOWN"
+    next_step = "use the ARN that Describe or List gives"
+
+
+class ResourceBusy(HubRefusal):
+    """What the call names is in use, or there already."""
+
+
+class FleetExists(ResourceBusy):
+    """There is a device fleet of this name."""
+
+    reason = "FLEET_EXISTS"
+    next_step = "choose another name, or change the fleet with UpdateDeviceFleet"
+
+
+class FleetOccupied(ResourceBusy):
+    """The device fleet still has devices, or an edge deployment plan that is not over."""
+
+    reason = "FLEET_OCCUPIED"
+    next_step = "deregister its devices and delete its deployment plans first"
+
+
+class DeviceExists(ResourceBusy):
+    """The fleet has a device of this name, with another description or thing."""
+
+    reason = "DEVICE_EXISTS"
+    next_step = "change the device with UpdateDevices, or choose another name"
+
+
+class ResourceConflict(HubRefusal):
+    """The call does not fit the state that something is in."""
+
+
+class ChangedMeanwhile(ResourceConflict):
+    """Another call changed the same thing at the same time."""
+
+    reason = "CHANGED_MEANWHILE"
+    next_step = "look at it again, then repeat the call if it is still wanted"
+
+
+class ResourceLimit(HubRefusal):
+    """The call would make more of something than there may be."""
+
+
+class FleetLimit(ResourceLimit):
+    """There are as many device fleets as there may be."""
+
+    reason = "FLEET_LIMIT"
+    next_step = "delete fleets that are not used, or raise the hub's setting fleets_limit"
+
+
+class DeviceLimit(ResourceLimit):
+    """The fleet has as many devices as it may have."""
+
+    reason = "DEVICE_LIMIT"
+    next_step = "use another fleet, or raise the hub's setting devices_limit"
+
+
+class TagLimit(ResourceLimit):
+    """The resource would have more than 50 tags."""
+
+    reason = "TAG_LIMIT"
+    next_step = "remove tags with DeleteTags first"
+
+
+class HubBusy(HubRefusal):
+    """The hub cannot take the call just now."""
+
+
+class CallsTooMany(HubBusy):
+    """As many calls wait as may wait."""
+
+    reason = "CALLS_TOO_MANY"
+    next_step = "try again a little later, as every AWS SDK does by itself"
+
+
+class DatabaseBusy(HubBusy):
+    """The database did not take the change within its time."""
+
+    reason = "DATABASE_BUSY"
+    next_step = "try again a little later; if it lasts, look at the database's load"
+
+
 # --- the agent's own -------------------------------------------------------------------------------------------------
 
 
@@ -984,6 +1280,13 @@ class SpoolBroken(InternalError):
 
     reason = "SPOOL_BROKEN"
     next_step = "check the disk under sagemaker_edge_local_data_root_path; predictions go on meanwhile"
+
+
+class AnswerUnfit(InternalError):
+    """The hub made an answer that is not of the service model's shape; its log has the member and the rule."""
+
+    reason = "ANSWER_UNFIT"
+    next_step = "look into the hub's log at this time, and report it"
 
 
 class SpoolTooNew(ConfigurationError):

@@ -16,8 +16,10 @@ NEVER_ANSWERED = (
     errors.CommandError,
     errors.DeliveryFailed,
     errors.ReadingError,
+    errors.HubUnusable,
+    errors.HubRefusal,
 )
-"""The agent does not start with these, or a command raises them: no call ends with one."""
+"""The agent does not start with these, or a command or the hub raises them: no call to the agent ends with one."""
 
 EVERY_ERROR = sorted(errors.concrete_errors().items())
 

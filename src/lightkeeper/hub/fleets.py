@@ -1,0 +1,107 @@
+"""Device fleets: Create-, Describe-, List-, Update- and DeleteDeviceFleet."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import Connection, Row, delete, exists, func, insert, select, update
+from sqlalchemy.exc import IntegrityError
+
+from lightkeeper.errors import FleetExists, FleetLimit, FleetOccupied, FleetUnknown
+from lightkeeper.hub.arns import fleet_arn, role_alias_arn
+from lightkeeper.hub.context import Context
+from lightkeeper.hub.settings import Settings
+from lightkeeper.hub.tables.fleet import DEVICES, FLEETS
+
+Input = Mapping[str, Any]
+Output = dict[str, Any]
+
+
+def create(context: Context, given: Input) -> Output:
+    """CreateDeviceFleet. Raises `FleetExists`, `FleetLimit`."""
+    name = given["DeviceFleetName"]
+    with context.write() as connection:
+        if (connection.scalar(select(func.count()).select_from(FLEETS)) or 0) >= context.settings.fleets_limit:
+            raise FleetLimit(
+                f"there are {context.settings.fleets_limit} device fleets already", limit=context.settings.fleets_limit
+            )
+        try:
+            connection.execute(
+                insert(FLEETS).values(
+                    name=name, created_ms=context.now_ms, modified_ms=context.now_ms, **_columns(given)
+                )
+            )
+        except IntegrityError as error:
+            raise FleetExists(f"there is a device fleet {name} already", fleet=name) from error
+    return {}
+
+
+def describe(context: Context, given: Input) -> Output:
+    """DescribeDeviceFleet. Raises `FleetUnknown`."""
+    with context.read() as connection:
+        row = find(connection, given["DeviceFleetName"])
+    return {
+        **_summary(context.settings, row),
+        "OutputConfig": row.output_config,
+        "Description": row.description,
+        "RoleArn": row.role_arn,
+        "IotRoleAlias": role_alias_arn(context.settings, row.name) if row.role_alias else None,
+    }
+
+
+def update_fleet(context: Context, given: Input) -> Output:
+    """UpdateDeviceFleet: what is not given keeps its value. Raises `FleetUnknown`."""
+    name = given["DeviceFleetName"]
+    kept = {column: value for column, value in _columns(given).items() if value is not None}
+    if "EnableIotRoleAlias" not in given:
+        del kept["role_alias"]
+    with context.write() as connection:
+        changed = connection.execute(
+            update(FLEETS).where(FLEETS.c.name == name).values(modified_ms=context.now_ms, **kept)
+        )
+        if not changed.rowcount:
+            raise unknown(name)
+    return {}
+
+
+def delete_fleet(context: Context, given: Input) -> Output:
+    """DeleteDeviceFleet. Raises `FleetUnknown`, `FleetOccupied`."""
+    name = given["DeviceFleetName"]
+    with context.write() as connection:
+        find(connection, name)
+        if connection.scalar(select(exists().where(DEVICES.c.fleet == name))):
+            raise FleetOccupied(f"the device fleet {name} still has devices", fleet=name)
+        connection.execute(delete(FLEETS).where(FLEETS.c.name == name))
+    return {}
+
+
+def find(connection: Connection, name: str) -> Row[Any]:
+    """Return a fleet's row. Raises `FleetUnknown`."""
+    row = connection.execute(select(FLEETS).where(FLEETS.c.name == name)).first()
+    if row is None:
+        raise unknown(name)
+    return row
+
+
+def unknown(name: str) -> FleetUnknown:
+    """Return the refusal for a fleet that is not there."""
+    return FleetUnknown(f"there is no device fleet {name}", fleet=name)
+
+
+def _columns(given: Input) -> dict[str, Any]:
+    return {
+        "role_arn": given.get("RoleArn"),
+        "description": given.get("Description"),
+        "output_config": given["OutputConfig"],
+        "role_alias": given.get("EnableIotRoleAlias", False),
+    }
+
+
+def _summary(settings: Settings, row: Row[Any]) -> Output:
+    return {
+        "DeviceFleetArn": fleet_arn(settings, row.name),
+        "DeviceFleetName": row.name,
+        "CreationTime": row.created_ms,
+        "LastModifiedTime": row.modified_ms,
+    }

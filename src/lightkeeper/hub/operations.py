@@ -1,0 +1,22 @@
+"""Every operation the hub offers, by the name the service model gives it.
+
+A handler takes the call's context and its input, which fits the operation's shape, and returns the answer, which must
+fit its shape too; times are integers in milliseconds both ways. It raises what stands below `HubRefusal`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from lightkeeper.hub import fleets
+from lightkeeper.hub.context import Context
+
+Handler = Callable[[Context, Mapping[str, Any]], dict[str, Any]]
+
+HANDLERS: Mapping[str, Handler] = {
+    "CreateDeviceFleet": fleets.create,
+    "DescribeDeviceFleet": fleets.describe,
+    "UpdateDeviceFleet": fleets.update_fleet,
+    "DeleteDeviceFleet": fleets.delete_fleet,
+}

@@ -1,0 +1,43 @@
+"""One running hub for all tests of the hub, on SQLite; and clients of it as users make them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tests.support.hubs import RunningHub
+
+Client = Any
+
+
+@pytest.fixture(scope="session")
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningHub]:
+    """A hub in this process; each test uses names of its own."""
+    running = RunningHub(f"sqlite:///{tmp_path_factory.mktemp('hub') / 'hub.db'}")
+    yield running
+    running.stop()
+
+
+@pytest.fixture(scope="session")
+def sagemaker(hub: RunningHub) -> Iterator[Client]:
+    """The operator's client of the control plane: boto3, with nothing but the endpoint changed."""
+    client = hub.client("sagemaker")
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def fleet(sagemaker: Client, unique: Callable[[], str]) -> str:
+    """A device fleet of the test's own."""
+    name = unique()
+    sagemaker.create_device_fleet(DeviceFleetName=name, OutputConfig={"S3OutputLocation": "s3://bucket/captures"})
+    return name
+
+
+@pytest.fixture(scope="session")
+def unique() -> Callable[[], str]:
+    """Make names that no other test uses."""
+    made = iter(range(1_000_000))
+    return lambda: f"name-{next(made)}"

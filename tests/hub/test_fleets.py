@@ -1,0 +1,48 @@
+"""Device fleets through boto3."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+OUTPUT = {"S3OutputLocation": "s3://bucket/captures"}
+
+
+def test_a_fleet_is_described_as_it_was_made(sagemaker: Any, unique: Callable[[], str]) -> None:
+    """Every member comes back."""
+    name = unique()
+    role = "arn:aws:iam::123456789012:role/edge"
+    made = sagemaker.create_device_fleet(
+        DeviceFleetName=name, OutputConfig=OUTPUT, Description="the yard", RoleArn=role, EnableIotRoleAlias=True
+    )
+    assert made["ResponseMetadata"]["HTTPStatusCode"] == 200
+    found = sagemaker.describe_device_fleet(DeviceFleetName=name)
+    assert found["DeviceFleetName"] == name
+    assert found["DeviceFleetArn"] == f"arn:aws:sagemaker:us-east-1:000000000000:device-fleet/{name}"
+    assert (found["Description"], found["RoleArn"], found["OutputConfig"]) == ("the yard", role, OUTPUT)
+    assert found["IotRoleAlias"].endswith(f":rolealias/SageMakerEdge-{name}")
+    assert found["CreationTime"] == found["LastModifiedTime"]
+
+
+def test_a_second_fleet_of_a_name_is_refused(sagemaker: Any, fleet: str) -> None:
+    """With the code and the class the SDK has for it."""
+    with pytest.raises(sagemaker.exceptions.ResourceInUse) as caught:
+        sagemaker.create_device_fleet(DeviceFleetName=fleet, OutputConfig=OUTPUT)
+    assert "FLEET_EXISTS" in caught.value.response["Error"]["Message"]
+
+
+def test_an_unknown_fleet_is_not_found(sagemaker: Any) -> None:
+    """With the code and the class the SDK has for it."""
+    with pytest.raises(sagemaker.exceptions.ResourceNotFound):
+        sagemaker.describe_device_fleet(DeviceFleetName="nobody")
+
+
+def test_a_wrong_name_is_a_validation_error(sagemaker: Any) -> None:
+    """The rule and the member are named."""
+    with pytest.raises(ClientError) as caught:
+        sagemaker.create_device_fleet(DeviceFleetName="no_underscores", OutputConfig=OUTPUT)
+    assert caught.value.response["Error"]["Code"] == "ValidationException"
+    assert "'deviceFleetName'" in caught.value.response["Error"]["Message"]
