@@ -1233,10 +1233,10 @@ class HubBusy(HubRefusal):
     """The hub cannot take the call just now."""
 
 
-class CallsTooMany(HubBusy):
+class HubOverloaded(HubBusy):
     """As many calls wait as may wait."""
 
-    reason = "CALLS_TOO_MANY"
+    reason = "HUB_OVERLOADED"
     next_step = "try again a little later, as every AWS SDK does by itself"
 
 

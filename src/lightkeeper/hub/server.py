@@ -25,8 +25,8 @@ from typing import Any
 from lightkeeper.errors import (
     BodyTooLarge,
     CallAbandoned,
-    CallsTooMany,
     ExtraMissing,
+    HubOverloaded,
     HubRefusal,
     ListenerUnusable,
     RequestMalformed,
@@ -189,11 +189,11 @@ class _Open:
         try:
             body = await _body(request)
             if self._waiting >= WAITING_LIMIT:
-                raise CallsTooMany(f"{WAITING_LIMIT} calls wait already", limit=WAITING_LIMIT)
+                raise HubOverloaded(f"{WAITING_LIMIT} calls wait already", limit=WAITING_LIMIT)
         except HubRefusal as error:
             logger.warning("request_refused", extra={"reason": error.reason, "remote": request.remote, **error.facts})
             answer = status.answer(error, "application/x-amz-json-1.1", data_plane=False)
-            return self._response(answer, close=not isinstance(error, CallsTooMany))
+            return self._response(answer, close=not isinstance(error, HubOverloaded))
         self._waiting += 1
         try:
             answer = await asyncio.get_running_loop().run_in_executor(
