@@ -4,13 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 STAMP := $(VENV)/.wire
+TOOLS := $(VENV)/.release-tools
 WIRE_FILES := wire/Cargo.toml wire/Cargo.lock wire/pyproject.toml $(shell find wire/src wire/python wire/vendor -type f -not -name "*.pyc")
 WHEELS := build/wheels
 WIRE_WHEEL := $(BIN)/maturin build --quiet --release --locked --manifest-path wire/Cargo.toml
 PEERS := triton mlserver litserve bentoml
 LOCK := uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11
 
-.PHONY: help setup demo test test-crash test-wire lint types imports bench bench-quick bench-capture test-faults bench-onnx bench-wire peers bench-peers bench-peers-quick wheels proto docs lock clean
+.PHONY: $(shell sed -n 's/^\([a-z-]*\):.*/\1/p' $(firstword $(MAKEFILE_LIST)))  # every verb
 
 help:            ## show the verbs
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -50,6 +51,13 @@ test-wire: $(STAMP) ## check and test the wire's Rust (needs cargo)
 
 test-crash: $(STAMP) ## kill the agent 200 times under load and count what it answered OK
 	LIGHTKEEPER_CRASHES=200 $(BIN)/pytest tests/capture/test_crash.py
+
+$(TOOLS): $(STAMP) requirements/release-tools.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/release-tools.txt
+	@touch $@
+
+release: $(TOOLS) ## build the archives for devices into dist/ (needs go; ARGS="--platform linux-x64 --authority DIR --region R")
+	$(BIN)/python -m release $(ARGS)
 
 demo: $(STAMP)   ## read a scanned page through an agent with three signed models
 	@$(BIN)/python -m demo
@@ -106,6 +114,8 @@ lock:            ## lock the requirements again (needs uv)
 	$(LOCK) pyproject.toml --extra images --extra aws -o requirements/agent.txt
 	$(LOCK) pyproject.toml --extra images --extra aws --extra parquet --extra hub --extra demo --group dev -o requirements/dev.txt
 	for peer in $(PEERS); do $(LOCK) --group peers-$$peer -o requirements/peers-$$peer.txt; done
+	uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header --python-version 3.14 --python-platform x86_64-manylinux_2_28 pyproject.toml --extra aws -o requirements/release.txt
+	$(LOCK) --group release -o requirements/release-tools.txt
 
 clean:           ## remove what the verbs made
 	rm -rf $(VENV) build dist wire/target .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -920,6 +920,13 @@ class FlushIncomplete(CommandError):
     next_step = "look into the agent's log for what holds the delivery up; the captures wait in the spool"
 
 
+class ReleaseUnreadable(CommandError):
+    """An archive of Lightkeeper, or the signature beside it, cannot be read."""
+
+    reason = "RELEASE_UNREADABLE"
+    next_step = "fetch the archive and its .sig.json from the same folder of the release store"
+
+
 class ExtraMissing(CommandError):
     """The command needs a part of Lightkeeper that is not installed."""
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 
 from lightkeeper import __version__
@@ -19,11 +19,12 @@ from lightkeeper.cli import output
 from lightkeeper.errors import AgentError, InternalError, Unavailable
 
 EXIT_REFUSED = 1
+EXIT_USAGE = 2
 EXIT_UNREACHABLE = 3
 EXIT_INTERNAL = 70
 EXIT_INTERRUPTED = 130
 
-GROUPS = ("agent", "models", "predict", "capture", "captures", "package", "ca", "config")
+GROUPS = ("agent", "models", "predict", "capture", "captures", "package", "ca", "config", "release")
 """The modules of this package, in the order `--help` shows their commands."""
 
 
@@ -47,9 +48,13 @@ def exit_code(error: type[AgentError]) -> int:
 def run(argv: Sequence[str], program: str = "lightkeeper") -> int:
     """Run one command line and return the process's exit code; refusals are printed under the program's name."""
     args = build_parser(argv[0] if argv else "").parse_args(argv)
-    as_json = getattr(args, "json", False)
+    return guarded(lambda: args.command(args), program, as_json=getattr(args, "json", False))
+
+
+def guarded(command: Callable[[], object], program: str, *, as_json: bool = False) -> int:
+    """Run a command and return the process's exit code; refusals are printed under the program's name."""
     try:
-        args.command(args)
+        command()
     except AgentError as error:
         output.refusal(error, as_json=as_json, program=program)
         return exit_code(type(error))

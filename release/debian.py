@@ -1,0 +1,50 @@
+"""A small Debian of the oldest release that can be had: where archives are tried, and whose C++ library they carry.
+
+debootstrap makes it, from the mirror that debootstrap knows; it needs root's rights, and is kept in `build/`.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+from release.platforms import Platform
+
+ROOT = Path(__file__).resolve().parent.parent
+SUITE = "bullseye"
+CPP_LIBRARIES = ("libgcc_s.so.1", "libstdc++.so.6")
+_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+
+
+def root_of(platform: Platform) -> Path | None:
+    """Return the root folder for a platform, made once; None where it cannot be made here."""
+    architecture = _ARCHITECTURES[platform.machine]
+    folder = ROOT / "build" / "debian" / f"{SUITE}-{architecture}"
+    if folder.is_dir():
+        return folder
+    if os.geteuid() != 0 or shutil.which("debootstrap") is None:
+        return None
+    making = folder.with_name(f".{folder.name}")
+    shutil.rmtree(making, ignore_errors=True)
+    making.parent.mkdir(parents=True, exist_ok=True)
+    options = ("--foreign", "--variant=minbase", f"--arch={architecture}")
+    with (ROOT / "build" / "debian" / "debootstrap.log").open("wb") as log:
+        subprocess.run(["debootstrap", *options, SUITE, making], check=True, stdout=log, stderr=log)
+    for package in sorted((making / "var/cache/apt/archives").glob("*.deb")):
+        if package.name.startswith(("libstdc++6_", "libgcc-s1_")):
+            subprocess.run(["dpkg-deb", "--extract", package, making], check=True)
+    making.rename(folder)
+    return folder
+
+
+def cpp_libraries(root: Path, platform: Platform) -> list[Path]:
+    """Return the C++ library's files in a root."""
+    places = (root / "usr/lib" / platform.library_folder, root / "lib" / platform.library_folder)
+    return [next(place / name for place in places if (place / name).exists()) for name in CPP_LIBRARIES]
+
+
+def copyright_of_cpp_library(root: Path) -> str:
+    """Return the licence text of the C++ library."""
+    return (root / "usr/share/doc/libstdc++6/copyright").resolve().read_text(encoding="utf-8", errors="replace")

@@ -1,0 +1,180 @@
+#!/bin/sh
+# Installs this archive below a folder, beside the release that is there, and switches to it once it is seen to start.
+# Asks what it is not told; with --yes, or without a terminal, it takes the defaults.
+set -eu
+
+here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
+version=$(cat "$here/VERSION")
+
+prefix=/opt/lightkeeper user='' socket='' config='' clean='' service=yes ask=yes rollback=no root=''
+
+usage() {
+    cat <<TEXT
+usage: install.sh [options]
+  --prefix DIR      where releases live (default $prefix; the old agent's was /opt/aws/sagemaker_edge)
+  --user NAME       the user that the service runs as, made where missing (default lightkeeper)
+  --socket PATH     the socket that applications call (default /tmp/agent.sock)
+  --config FILE     the agent's configuration (default PREFIX/agent.json)
+  --clean-socket    let the service remove a stale socket when it starts (default)
+  --keep-socket     let it refuse to start instead
+  --no-service      install no systemd unit
+  --root DIR        install into the system below DIR, as when an image is made; starts nothing
+  --rollback        switch back to the release before this one, and end
+  --yes             ask nothing
+TEXT
+}
+
+fail() {
+    echo "install.sh: $1" >&2
+    echo "  next step: $2" >&2
+    exit 1
+}
+
+while [ $# -gt 0 ]; do
+    case $1 in
+        --prefix | --user | --socket | --config | --root)
+            [ $# -ge 2 ] || fail "$1 needs a value" "see install.sh --help"
+            case $1 in
+                --prefix) prefix=$2 given_prefix=yes ;;
+                --user) user=$2 ;;
+                --socket) socket=$2 ;;
+                --config) config=$2 ;;
+                --root) root=${2%/} ;;
+            esac
+            shift
+            ;;
+        --clean-socket) clean=yes ;;
+        --keep-socket) clean=no ;;
+        --no-service) service=no ;;
+        --rollback) rollback=yes ;;
+        --yes) ask=no ;;
+        --help | -h) usage && exit 0 ;;
+        *) usage >&2 && exit 2 ;;
+    esac
+    shift
+done
+[ -t 0 ] || ask=no
+
+question() { # text, default -> answer
+    answer=$2
+    [ "$ask" = yes ] || return 0
+    printf '%s [%s]: ' "$1" "$2"
+    IFS= read -r given || given=''
+    answer=${given:-$2}
+}
+
+[ -n "${given_prefix:-}" ] || { question 'Install below which folder?' "$prefix" && prefix=$answer; }
+case $prefix in
+    /*) ;;
+    *) fail "$prefix is no absolute path" "give --prefix a path that starts with /" ;;
+esac
+case "$prefix$socket$config$user" in
+    *[[:space:]\&\|\\\"\']*) fail "a path or name has a blank, a quote, &, | or \\ in it" "choose one without" ;;
+esac
+prefix=${prefix%/}
+target=$root$prefix
+releases=$target/releases
+
+point() { # link, what: set in one step, so that there is always one
+    ln -sfn "$2" "$1.new"
+    mv -fT "$1.new" "$1"
+}
+
+restart() {
+    [ -z "$root" ] && [ -d /run/systemd/system ] && systemctl is-active --quiet lightkeeper 2>/dev/null || return 0
+    systemctl restart lightkeeper
+    echo "restarted the service lightkeeper"
+}
+
+if [ "$rollback" = yes ]; then
+    [ -L "$target/previous" ] || fail "there is no release before this one below $target" "install the one you want"
+    old=$(readlink "$target/previous") new=$(readlink "$target/current")
+    point "$target/current" "$old"
+    point "$target/previous" "$new"
+    echo "switched from ${new##*/} back to ${old##*/}"
+    restart
+    exit 0
+fi
+
+# --- what can be told before anything is written ------------------------------------------------------------------
+
+machine=$(cat "$here/MACHINE")
+[ -n "$root" ] || [ "$(uname -m)" = "$machine" ] ||
+    fail "this archive is for $machine, and this is a $(uname -m)" "fetch the archive of this machine's platform"
+if [ -z "$user" ] && [ "$service" = yes ]; then
+    question 'Run the service as which user?' lightkeeper && user=$answer
+fi
+if [ -f "$target/agent.env" ]; then
+    [ -n "$clean" ] || { grep -q -- ' -f$' "$root/etc/systemd/system/lightkeeper.service" 2>/dev/null && clean=yes; } || clean=no
+else
+    [ -n "$clean" ] || { question 'Remove a stale socket when the service starts (yes or no)?' yes && clean=$answer; }
+fi
+[ "$service" = no ] || [ "$(id -u)" -eq 0 ] ||
+    fail "a service is installed by root" "run with sudo, or give --no-service and a --prefix of your own"
+mkdir -p "$releases" 2>/dev/null || fail "$releases cannot be made by $(id -un)" "run with sudo, or give another --prefix"
+[ -w "$releases" ] || fail "$releases cannot be written by $(id -un)" "run with sudo, or give another --prefix"
+needed=$(du -sk "$here" | cut -f1)
+free=$(df -Pk "$releases" | awk 'NR == 2 { print $4 }')
+[ "$free" -gt $((needed + 10240)) ] ||
+    fail "$releases has $free KiB free, and the release needs $needed" "free some space, or give another --prefix"
+
+# --- the release, whole or not at all ------------------------------------------------------------------------------
+
+if [ "$here" != "$releases/$version" ]; then
+    rm -rf "$releases/.$version.new"
+    cp -R "$here" "$releases/.$version.new"
+    if [ -z "$root" ] && ! "$releases/.$version.new/bin/lightkeeper" --version >/dev/null; then
+        rm -rf "$releases/.$version.new"
+        fail "the release does not start on this system; nothing was changed" "see RELEASE_NOTES.md for what it needs"
+    fi
+    rm -rf "${releases:?}/$version"
+    mv "$releases/.$version.new" "$releases/$version"
+fi
+
+if [ ! -f "$target/agent.env" ]; then
+    sed -e "s|@SOCKET@|${socket:-/tmp/agent.sock}|" -e "s|@CONFIG@|${config:-$prefix/agent.json}|" \
+        "$here/agent.env" >"$target/agent.env"
+else
+    [ -z "$socket" ] || sed -i "s|^SOCKET_ADDRESS=.*|SOCKET_ADDRESS=$socket|" "$target/agent.env"
+    [ -z "$config" ] || sed -i "s|^AGENT_CONFIG_FILE_PATH=.*|AGENT_CONFIG_FILE_PATH=$config|" "$target/agent.env"
+fi
+
+old=$(readlink "$target/current" 2>/dev/null || true)
+point "$target/current" "releases/$version"
+[ -z "$old" ] || [ "$old" = "releases/$version" ] || point "$target/previous" "$old"
+for part in bin lib docs; do point "$target/$part" "current/$part"; done
+for release in "$releases"/*; do
+    case releases/${release##*/} in
+        "releases/$version" | "$(readlink "$target/previous" 2>/dev/null || true)") ;;
+        *) rm -rf "$release" ;;
+    esac
+done
+echo "installed $version below $target${old:+; before it: ${old##*/}}"
+
+# --- the service ---------------------------------------------------------------------------------------------------
+
+if [ "$service" = yes ]; then
+    if [ -z "$root" ] && ! id "$user" >/dev/null 2>&1; then
+        useradd --system --user-group --no-create-home --shell /usr/sbin/nologin "$user" ||
+            fail "the user $user cannot be made" "make it, or give --user one that is there"
+        echo "made the user $user"
+    fi
+    flag='' && [ "$clean" != yes ] || flag=' -f'
+    unit=$root/etc/systemd/system/lightkeeper.service
+    mkdir -p "${unit%/*}"
+    sed -e "s|@PREFIX@|$prefix|g" -e "s|@USER@|$user|" -e "s|@CLEAN@|$flag|" "$here/lightkeeper.service" >"$unit.new"
+    mv -f "$unit.new" "$unit"
+    echo "installed the service lightkeeper, run as $user"
+    if [ -z "$root" ] && [ -d /run/systemd/system ]; then
+        systemctl daemon-reload
+        restart
+    fi
+fi
+
+. "$target/agent.env"
+if [ -f "$root$AGENT_CONFIG_FILE_PATH" ]; then
+    echo "next step: systemctl enable --now lightkeeper"
+else
+    echo "next step: write $AGENT_CONFIG_FILE_PATH ($prefix/bin/lightkeeper config init $AGENT_CONFIG_FILE_PATH asks what it needs),"
+    echo "           then: systemctl enable --now lightkeeper"
+fi

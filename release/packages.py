@@ -1,0 +1,120 @@
+"""The Python packages of an archive: locked wheels and this project's own, without what no device needs."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from fnmatch import fnmatch
+from pathlib import Path
+
+from release.platforms import Platform
+
+ROOT = Path(__file__).resolve().parent.parent
+REQUIREMENTS = ROOT / "requirements" / "release.txt"
+
+LEFT_OUT = (
+    "bin/*",
+    "*.dist-info/*",  # the bill of materials and the notices say what they say
+    "*/tests/*",
+    "*/_tests/*",
+    "*.pyi",
+    "*/py.typed",
+    "*.pxd",
+    "*.h",
+    "*.a",
+    "*.c",
+    "*.cmake",
+    "*/pkgconfig/*",
+    "boto3/data/*",  # boto3's resources, and examples of calls
+    "boto3/examples/*",
+    "botocore/data/*/examples-1.json*",
+    "google/rpc/*",  # all but the messages that refusals travel in
+    "google/api/*",
+    "google/cloud/*",
+    "google/gapic/*",
+    "google/logging/*",
+    "google/longrunning/*",
+    "google/type/*",
+    "google/shopping/*",
+    "grpc/_cython/_credentials/*",  # of TLS; the socket has none
+    "numpy/f2py/*",
+    "numpy/distutils/*",
+    "numpy/_pyinstaller/*",
+    "numpy/_core/*_tests*.so",  # numpy's tests of itself
+    "numpy/_core/include/*",
+    "onnxruntime/capi/libonnxruntime.so*",  # for C programs; Python's module has all of it in itself
+    "onnxruntime/backend/*",
+    "onnxruntime/datasets/*",
+    "onnxruntime/quantization/*",
+    "onnxruntime/tools/*",
+    "onnxruntime/transformers/*",
+    "pygments/*",  # colours for source code
+    "pycparser/*",  # cffi's compiler of declarations: used when a package is built
+)
+"""What is left out, by path below the packages' folder."""
+
+KEPT = (
+    "lightkeeper-*.dist-info/METADATA",
+    "lightkeeper-*.dist-info/entry_points.txt",  # runtimes and providers are found by it
+    "google/rpc/__init__.py",
+    "google/rpc/code_pb2.py",
+    "google/rpc/error_details_pb2.py",
+    "google/rpc/status_pb2.py",
+)
+"""What is kept all the same."""
+
+_ABIS = ("--abi", "cp314", "--abi", "abi3", "--abi", "none")
+SERVICES = ("s3", "sagemaker-edge", "sts")
+"""The services whose description a device needs of boto3's hundreds."""
+
+
+def install(platform: Platform, folder: Path, *, wheels: Path, metadata: Path) -> None:
+    """Install the locked wheels and the project's own into a folder; each package's metadata goes into another."""
+    _pip(
+        "install",
+        *(word for tag in platform.wheel_tags for word in ("--platform", tag)),
+        *(
+            "--python-version",
+            "3.14",
+            "--implementation",
+            "cp",
+            *_ABIS,
+            "--only-binary=:all:",
+            "--no-deps",
+            "--no-compile",
+        ),
+        "--ignore-requires-python",  # of the Python that runs pip; the lock was made for the archive's
+        *("--require-hashes", "--requirement", str(REQUIREMENTS), "--target", str(folder)),
+    )
+    for wheel in _own_wheels(platform, wheels):
+        shutil.unpack_archive(wheel, folder, "zip")
+    for described in folder.glob("*.dist-info"):
+        shutil.copytree(described, metadata / described.name)
+    for path in sorted(_superfluous(folder), reverse=True):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _own_wheels(platform: Platform, wheels: Path) -> Iterator[Path]:
+    """Build the project's wheel, and yield it and the native wire's, where there is one for the platform."""
+    _pip("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(wheels), str(ROOT))
+    (own,) = wheels.glob("lightkeeper-*.whl")
+    yield own
+    yield from wheels.glob(f"lightkeeper_wire-*_{platform.machine}.whl")
+
+
+def _superfluous(folder: Path) -> Iterator[Path]:
+    for path in folder.rglob("*"):
+        name = path.relative_to(folder).as_posix()
+        if path.is_dir():
+            if not any(path.iterdir()) or (path.parent == folder / "botocore" / "data" and path.name not in SERVICES):
+                yield path
+        elif any(fnmatch(name, out) for out in LEFT_OUT) and not any(fnmatch(name, kept) for kept in KEPT):
+            yield path
+
+
+def _pip(*arguments: str) -> None:
+    subprocess.run(
+        [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "--no-input", *arguments], check=True
+    )

@@ -1,0 +1,43 @@
+"""The platforms that releases are built for, and what each part of the build calls them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+GLIBC_FLOOR = (2, 28)
+"""The newest glibc that any file of an archive may ask for: what ONNX Runtime's own wheels ask."""
+
+
+@dataclass(frozen=True, slots=True)
+class Platform:
+    """One platform: `name` as in the store's folder, `runtime` in the runtime's module, `machine` as wheels say it."""
+
+    name: str
+    runtime: str
+    machine: str
+
+    @property
+    def wheel_tags(self) -> tuple[str, ...]:
+        """The platform tags of wheels that run there, the most demanding first."""
+        newest = [f"manylinux_2_{minor}_{self.machine}" for minor in range(GLIBC_FLOOR[1], 16, -1)]
+        older = ("manylinux2014", "manylinux_2_12", "manylinux2010")
+        return (*newest, *(f"{tag}_{self.machine}" for tag in older))
+
+    @property
+    def compiler_target(self) -> str:
+        """What the C compiler builds for: an older glibc than the rest needs."""
+        return f"{self.machine}-linux-gnu.2.17"
+
+    @property
+    def library_folder(self) -> str:
+        """The folder of shared libraries in Debian's packages."""
+        return f"{self.machine}-linux-gnu"
+
+
+PLATFORMS = {
+    platform.name: platform
+    for platform in (
+        Platform("linux-x64", "linux-amd64", "x86_64"),
+        Platform("linux-armv8", "linux-arm64", "aarch64"),
+    )
+}

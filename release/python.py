@@ -1,0 +1,85 @@
+"""The Python runtime of an archive: a standalone CPython without what no device needs, pinned in `runtime/go.sum`."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import subprocess
+from fnmatch import fnmatch
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from release.platforms import Platform
+
+MODULE = "github.com/kluctl/go-embed-python"
+PINNED = Path(__file__).with_name("runtime")
+_DATA = Path("python", "internal", "data")
+
+LEFT_OUT = (
+    "bin/*",  # the archive's own programs start the runtime
+    "lib/libtcl*",  # windows on a screen: Tcl, Tk and what uses them
+    "lib/itcl*",
+    "lib/thread3*",
+    "lib/tcl9*",
+    "lib/tk9*",
+    "lib/libpython3.so",  # names the library for those who link to any version
+    "lib/libpython3.??.so",
+    "lib/pkgconfig/*",
+    "lib/python3.*/tkinter/*",
+    "lib/python3.*/turtle*",
+    "lib/python3.*/idlelib/*",
+    "lib/python3.*/lib-dynload/_tkinter*",
+    "lib/python3.*/lib-dynload/_test*",  # CPython's tests of itself
+    "lib/python3.*/lib-dynload/_ctypes_test*",
+    "lib/python3.*/test/*",
+    "lib/python3.*/config-*/*",  # building extensions, and packages
+    "lib/python3.*/ensurepip/*",
+    "lib/python3.*/venv/*",
+    "lib/python3.*/lib2to3/*",
+    "lib/python3.*/site-packages/*",
+    "lib/python3.*/pydoc*",  # a person at a prompt
+    "lib/python3.*/_pyrepl/*",
+    "include/*",
+    "share/*",
+)
+"""What is left out, by path below the runtime's root."""
+
+
+def unpack(platform: Platform, root: Path, *, whole: bool = False) -> str:
+    """Write the runtime's files below a root, and return the name of its library folder, such as `python3.14`."""
+    source = _module() / _DATA / platform.runtime
+    for entry in json.loads((source / "files.json").read_text())["files"]:
+        if whole or not any(fnmatch(entry["name"], pattern) for pattern in LEFT_OUT):
+            _write(source, root, entry)
+    (folder,) = (root / "lib").glob("python3.*/")
+    return folder.name
+
+
+def version() -> str:
+    """Return the runtime's version, such as 3.14.6."""
+    said = dict(line.split("=") for line in (_module() / _DATA / "PYTHON_VERSION").read_text().split())
+    return said["PYTHON_VERSION"].strip('"')
+
+
+@cache
+def _module() -> Path:
+    """Return the folder of the runtime's module; Go fetches it once, and checks it against the pinned checksum."""
+    told = subprocess.run(
+        ["go", "mod", "download", "-json", MODULE], cwd=PINNED, check=True, stdout=subprocess.PIPE, text=True
+    )
+    return Path(json.loads(told.stdout)["Dir"])
+
+
+def _write(source: Path, root: Path, entry: dict[str, Any]) -> None:
+    name = entry["name"]
+    if (source / name).is_dir():
+        return
+    target = root / name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if "symlink" in entry:
+        target.symlink_to(entry["symlink"])
+        return
+    packed = source / f"{name}.gz"
+    target.write_bytes(gzip.decompress(packed.read_bytes()) if packed.exists() else (source / name).read_bytes())
+    target.chmod(0o755 if entry["perm"] & 0o111 else 0o644)
