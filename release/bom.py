@@ -61,7 +61,9 @@ def bill(version: str, time_seconds: int, parts: Iterable[Part]) -> str:
     licences = LicenseFactory()
     bom = Bom(serial_number=uuid5(_NAMESPACE, version))
     bom.metadata.timestamp = datetime.fromtimestamp(time_seconds, UTC)
-    bom.metadata.component = Component(type=ComponentType.APPLICATION, name="lightkeeper", version=version)
+    bom.metadata.component = Component(
+        type=ComponentType.APPLICATION, name="lightkeeper", version=version, bom_ref="lightkeeper"
+    )
     for part in parts:
         component = Component(
             type=ComponentType.LIBRARY,
