@@ -46,3 +46,23 @@ def test_a_wrong_name_is_a_validation_error(sagemaker: Any) -> None:
         sagemaker.create_device_fleet(DeviceFleetName="no_underscores", OutputConfig=OUTPUT)
     assert caught.value.response["Error"]["Code"] == "ValidationException"
     assert "'deviceFleetName'" in caught.value.response["Error"]["Message"]
+
+
+def test_fleets_are_listed_in_the_order_asked_for(sagemaker: Any, unique: Callable[[], str]) -> None:
+    """By name or time, up or down, filtered by a part of the name, over several pages."""
+    part = f"{unique()}x"
+    made = [f"{part}-{letter}" for letter in "bca"]
+    for name in made:
+        sagemaker.create_device_fleet(DeviceFleetName=name, OutputConfig=OUTPUT)
+
+    def listed(**given: Any) -> list[str]:
+        pages = sagemaker.get_paginator("list_device_fleets").paginate(NameContains=part, MaxResults=2, **given)
+        return [fleet["DeviceFleetName"] for page in pages for fleet in page["DeviceFleetSummaries"]]
+
+    assert listed(SortBy="NAME") == sorted(made)
+    assert listed(SortBy="NAME", SortOrder="Descending") == sorted(made, reverse=True)
+    sagemaker.update_device_fleet(DeviceFleetName=made[0], OutputConfig=OUTPUT, Description="changed")
+    assert listed(SortBy="LAST_MODIFIED_TIME", SortOrder="Descending")[0] == made[0]
+    assert set(listed()) == set(made)
+    assert listed(CreationTimeAfter=4_000_000_000) == []
+    assert sagemaker.describe_device_fleet(DeviceFleetName=made[0])["Description"] == "changed"

@@ -144,7 +144,7 @@ def _sqlite_engines(url: URL) -> tuple[Engine, Engine]:
     @event.listens_for(writer, "connect")
     def _prepare(connection: Any, _record: object) -> None:
         connection.isolation_level = None  # transactions begin where SQLAlchemy says, not where sqlite3 guesses
-        for pragma in ("journal_mode=WAL", "foreign_keys=ON", "cache_size=-16384", "temp_store=MEMORY"):
+        for pragma in ("journal_mode=WAL", "foreign_keys=ON", "case_sensitive_like=ON", "cache_size=-16384"):
             connection.execute(f"PRAGMA {pragma}")
 
     @event.listens_for(reader, "begin")

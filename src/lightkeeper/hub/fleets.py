@@ -9,17 +9,25 @@ from sqlalchemy import Connection, Row, delete, exists, func, insert, select, up
 from sqlalchemy.exc import IntegrityError
 
 from lightkeeper.errors import FleetExists, FleetLimit, FleetOccupied, FleetUnknown
+from lightkeeper.hub import tags
 from lightkeeper.hub.arns import fleet_arn, role_alias_arn
 from lightkeeper.hub.context import Context
+from lightkeeper.hub.paging import between, matches, page
 from lightkeeper.hub.settings import Settings
 from lightkeeper.hub.tables.fleet import DEVICES, FLEETS
+
+_SORTED_BY = {
+    "NAME": (FLEETS.c.name,),
+    "CREATION_TIME": (FLEETS.c.created_ms, FLEETS.c.name),
+    "LAST_MODIFIED_TIME": (FLEETS.c.modified_ms, FLEETS.c.name),
+}
 
 Input = Mapping[str, Any]
 Output = dict[str, Any]
 
 
 def create(context: Context, given: Input) -> Output:
-    """CreateDeviceFleet. Raises `FleetExists`, `FleetLimit`."""
+    """CreateDeviceFleet. Raises `FleetExists`, `FleetLimit`, `ItemDuplicate`."""
     name = given["DeviceFleetName"]
     with context.write() as connection:
         if (connection.scalar(select(func.count()).select_from(FLEETS)) or 0) >= context.settings.fleets_limit:
@@ -34,6 +42,7 @@ def create(context: Context, given: Input) -> Output:
             )
         except IntegrityError as error:
             raise FleetExists(f"there is a device fleet {name} already", fleet=name) from error
+        tags.keep(connection, fleet_arn(context.settings, name), given.get("Tags", ()))
     return {}
 
 
@@ -47,6 +56,27 @@ def describe(context: Context, given: Input) -> Output:
         "Description": row.description,
         "RoleArn": row.role_arn,
         "IotRoleAlias": role_alias_arn(context.settings, row.name) if row.role_alias else None,
+    }
+
+
+def list_fleets(context: Context, given: Input) -> Output:
+    """ListDeviceFleets, by creation time unless SortBy says else. Raises `PageTokenInvalid`."""
+    conditions = [
+        *matches(FLEETS.c.name, given.get("NameContains")),
+        *between(FLEETS.c.created_ms, given, "CreationTime"),
+        *between(FLEETS.c.modified_ms, given, "LastModifiedTime"),
+    ]
+    with context.read() as connection:
+        found = page(
+            connection,
+            select(FLEETS).where(*conditions),
+            given,
+            by=_SORTED_BY[given.get("SortBy", "CREATION_TIME")],
+            descending=given.get("SortOrder") == "Descending",
+        )
+    return {
+        "DeviceFleetSummaries": [_summary(context.settings, row) for row in found.rows],
+        "NextToken": found.next_token,
     }
 
 
@@ -69,16 +99,28 @@ def delete_fleet(context: Context, given: Input) -> Output:
     """DeleteDeviceFleet. Raises `FleetUnknown`, `FleetOccupied`."""
     name = given["DeviceFleetName"]
     with context.write() as connection:
-        find(connection, name)
+        lock(connection, name)
         if connection.scalar(select(exists().where(DEVICES.c.fleet == name))):
             raise FleetOccupied(f"the device fleet {name} still has devices", fleet=name)
         connection.execute(delete(FLEETS).where(FLEETS.c.name == name))
+        tags.forget(connection, [fleet_arn(context.settings, name)])
     return {}
 
 
 def find(connection: Connection, name: str) -> Row[Any]:
     """Return a fleet's row. Raises `FleetUnknown`."""
     row = connection.execute(select(FLEETS).where(FLEETS.c.name == name)).first()
+    if row is None:
+        raise unknown(name)
+    return row
+
+
+def lock(connection: Connection, name: str) -> Row[Any]:
+    """Return a fleet's row, and keep other transactions that do so waiting. Raises `FleetUnknown`.
+
+    For what must not happen at the same time to one fleet: SQLite has one writer anyway.
+    """
+    row = connection.execute(select(FLEETS).where(FLEETS.c.name == name).with_for_update()).first()
     if row is None:
         raise unknown(name)
     return row

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from lightkeeper.hub import fleets
+from lightkeeper.hub import devices, fleets, report, tags
 from lightkeeper.hub.context import Context
 
 Handler = Callable[[Context, Mapping[str, Any]], dict[str, Any]]
@@ -19,4 +19,14 @@ HANDLERS: Mapping[str, Handler] = {
     "DescribeDeviceFleet": fleets.describe,
     "UpdateDeviceFleet": fleets.update_fleet,
     "DeleteDeviceFleet": fleets.delete_fleet,
+    "ListDeviceFleets": fleets.list_fleets,
+    "GetDeviceFleetReport": report.report,
+    "RegisterDevices": devices.register,
+    "DescribeDevice": devices.describe,
+    "ListDevices": devices.list_devices,
+    "UpdateDevices": devices.update_devices,
+    "DeregisterDevices": devices.deregister,
+    "AddTags": tags.add,
+    "ListTags": tags.list_tags,
+    "DeleteTags": tags.remove,
 }
