@@ -59,6 +59,9 @@ $(TOOLS): $(STAMP) requirements/release-tools.txt
 release: $(TOOLS) ## build the archives for devices into dist/ (needs go; ARGS="--platform linux-x64 --authority DIR --region R")
 	$(BIN)/python -m release $(ARGS)
 
+test-swap: $(STAMP) ## swap a model 100 times under 8 callers, over each server; no call may fail (a minute)
+	LIGHTKEEPER_SWAPS=100 $(BIN)/pytest -q tests/models/test_storm.py --timeout 1800
+
 demo: $(STAMP)   ## read a scanned page through an agent with three signed models
 	@$(BIN)/python -m demo
 

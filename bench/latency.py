@@ -23,6 +23,7 @@ from bench.models import Model
 from bench.workshop import Server, Workshop
 from lightkeeper.client import Client
 from lightkeeper.model import ModelDescription, PackageIdentity
+from lightkeeper.recent import RecentInputs
 from lightkeeper.registry import LoadedModel, Registry
 from lightkeeper.runtimes.base import Array, RuntimeOptions
 from lightkeeper.runtimes.onnx import SPIN_MICROSECONDS, OnnxRuntime
@@ -51,9 +52,11 @@ class InProcess:
         for name, model in models.items():
             session = runtime.open(model.path)
             description = ModelDescription(name, str(model.path), session.inputs, session.outputs)
-            registry.publish(LoadedModel(description, PackageIdentity(name, "1.0", digest=""), session))
+            registry.publish(
+                LoadedModel(description, PackageIdentity(name, "1.0", digest=""), session, RecentInputs(16))
+            )
         unused: Any = SimpleNamespace(sampling=None)  # Predict loads nothing, and no rule looks at it
-        service = AgentService(registry=registry, loader=unused, captures=unused)
+        service = AgentService(registry=registry, models=unused, captures=unused)
         self._predict = Servicer(service).methods()[f"/{SERVICE}/Predict"].handler
 
     def run(self, model: Model) -> Callable[[], list[Array]]:

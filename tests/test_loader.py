@@ -55,10 +55,10 @@ def load(workshop: Workshop, manifest: Manifest, files: dict[str, bytes], free_b
         memory_reserve_bytes=GIB // 4,
         available_memory_bytes=lambda: free_bytes,
     )
-    session, identity = loader.load(str(workshop.write_folder(workshop.package(manifest, files))))
-    assert (identity.name, identity.version) == (manifest.name, manifest.version)
-    outputs = session.run({"x": X})
-    session.close()
+    opened = loader.load(str(workshop.write_folder(workshop.package(manifest, files))))
+    assert (opened.package.name, opened.package.version) == (manifest.name, manifest.version)
+    outputs = opened.session.run({"x": X})
+    opened.session.close()
     return outputs
 
 
@@ -120,7 +120,7 @@ def test_a_model_that_fails_on_zeros_is_let_in_with_a_warning(
     )
     loader = ModelLoader(store=workshop.store(), runtimes=Runtimes(RuntimeOptions(threads=1)), memory_reserve_bytes=0)
     folder = workshop.write_folder(workshop.package(manifest, {"model.onnx": models.from_the_end()}))
-    session, _ = loader.load(str(folder))
+    session = loader.load(str(folder)).session
     assert [record.message for record in caplog.records] == ["warm_up_failed"]
     (y,) = session.run({"place": np.array(1)})
     assert y == 3

@@ -65,11 +65,11 @@ def test_a_published_model_is_found_until_it_is_removed(registry: Registry) -> N
     publish(registry, "b")
     assert [model.name for model in registry.list()] == ["a", "b"]
     assert registry.describe("a").url == "/packages/a"
-    registry.remove("a")
+    registry.take("a").close()
     assert [model.name for model in registry.list()] == ["b"]
 
 
-@pytest.mark.parametrize("verb", ["acquire", "describe", "remove"])
+@pytest.mark.parametrize("verb", ["acquire", "describe", "take"])
 def test_an_unknown_name_is_refused(registry: Registry, verb: str) -> None:
     """The refusal names it."""
     with pytest.raises(ModelNotFound) as caught:
@@ -100,7 +100,7 @@ def test_removing_waits_for_the_calls_under_way(registry: Registry) -> None:
     """The session is closed once, after the last call has left; new calls are refused meanwhile."""
     session = publish(registry, "a")
     first, second = registry.acquire("a"), registry.acquire("a")
-    remover = threading.Thread(target=registry.remove, args=("a",))
+    remover = threading.Thread(target=lambda: registry.take("a").close())
     remover.start()
     while registry.list():
         pass
@@ -118,7 +118,7 @@ def test_a_name_is_free_while_its_old_model_still_works(registry: Registry) -> N
     """A long call does not keep an application from loading the next version."""
     publish(registry, "a")
     old = registry.acquire("a")
-    remover = threading.Thread(target=registry.remove, args=("a",))
+    remover = threading.Thread(target=lambda: registry.take("a").close())
     remover.start()
     while registry.list():
         pass
@@ -166,7 +166,7 @@ def test_no_call_ever_uses_a_closed_session(registry: Registry) -> None:
         sessions.append(publish(registry, "a"))
         while sum(answered) <= round_number:
             pass
-        registry.remove("a")
+        registry.take("a").close()
     done.set()
     for caller in callers:
         caller.join()

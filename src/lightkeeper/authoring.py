@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from lightkeeper.modelpackage.build import Draft
 from lightkeeper.modelpackage.golden import GoldenArrays
-from lightkeeper.modelpackage.manifest import Manifest
+from lightkeeper.modelpackage.manifest import NO_LIMITS, Manifest, SwapLimits
 from lightkeeper.modelpackage.source import Source
 from lightkeeper.modelpackage.target import ANY_TARGET, Target
 from lightkeeper.names import check_model_name, check_model_version
@@ -26,6 +26,7 @@ class Label:
     version: str
     target: Target = ANY_TARGET
     minimum_agent_version: str = "1"
+    swap: SwapLimits = NO_LIMITS
 
     def check(self) -> None:
         """Raise `NameInvalid` or `VersionInvalid`, before a model is opened for nothing."""
@@ -58,6 +59,7 @@ def draft(
             outputs=tuple(session.outputs),
             target=label.target,
             minimum_agent_version=label.minimum_agent_version,
+            swap=label.swap,
         )
         Manifest.parse(said.to_json())  # what a device would refuse is refused here
         return Draft(source, said, golden(session))

@@ -32,8 +32,10 @@ from lightkeeper.errors import (
     Unexpected,
 )
 from lightkeeper.model import ModelDescription
+from lightkeeper.models.lifecycle import ModelStatus
+from lightkeeper.models.swapping import Progress, SwapReport
 from lightkeeper.tensor import DataType, Tensor
-from lightkeeper.transport import CONTROL, SERVICE, codec, status
+from lightkeeper.transport import CONTROL, SERVICE, codec, control_codec, status
 from lightkeeper.transport import agent_pb2 as wire
 from lightkeeper.transport import control_pb2 as control_wire
 from lightkeeper.transport.segments import Segment, SegmentPool
@@ -182,6 +184,37 @@ class Client:
         """
         request = control_wire.FlushCapturesRequest(timeout_seconds=timeout_seconds)
         return self._call("FlushCaptures", request, control_wire.FlushCapturesResponse, service=CONTROL).delivered
+
+    def swap_model(self, name: str, url: str) -> SwapReport:
+        """Have the agent put the package at a url in the place of a loaded model, with no failed call.
+
+        The new version first answers the model's last inputs beside the old one. Raises `ModelNotFound`,
+        `PackageNotFound`, a `PackageRefused`, a `ResourcesExhausted` or a `SwapRefused`; the old version then goes on.
+        """
+        request = control_wire.SwapModelRequest(name=name, url=url)
+        response = self._call("SwapModel", request, control_wire.SwapModelResponse, service=CONTROL)
+        return control_codec.report_from_wire(response)
+
+    def roll_back_model(self, name: str) -> SwapReport:
+        """Have the agent put the version before in the place of a loaded model.
+
+        Raises `ModelNotFound`, `PreviousVersionMissing`, `SwapUnderway`, or what loading it raises.
+        """
+        request = control_wire.RollBackModelRequest(name=name)
+        response = self._call("RollBackModel", request, control_wire.SwapModelResponse, service=CONTROL)
+        return control_codec.report_from_wire(response)
+
+    def swap_progress(self, name: str) -> Progress | None:
+        """Return how far the swap of a model is, or None where none is under way."""
+        request = control_wire.GetSwapProgressRequest(name=name)
+        response = self._call("GetSwapProgress", request, control_wire.GetSwapProgressResponse, service=CONTROL)
+        return Progress(response.stage, response.done, response.total) if response.stage else None
+
+    def model_status(self) -> list[ModelStatus]:
+        """Return the version of every loaded model, and what it has done since it was loaded."""
+        request = control_wire.ListModelStatusRequest()
+        response = self._call("ListModelStatus", request, control_wire.ListModelStatusResponse, service=CONTROL)
+        return [control_codec.status_from_wire(model) for model in response.models]
 
     def _call(
         self, method: str, request: Message, response: type[ResponseType], *, service: str = SERVICE

@@ -21,6 +21,7 @@ exit codes, and `docs/errors.md` is generated from it.
     |   |-- SignatureRefused    ... because of its signature or certificates
     |   |-- ContentRefused      ... because its files are not what was signed
     |   `-- CannotRunHere       ... because of this device or this agent
+    |-- SwapRefused             a new version may not take the place of the loaded one, or may not keep it
     |-- SigningError            a package or authority could not be made
     |-- CommandError            a command line cannot do what it was asked to
     |-- ReadingError            captures that were written cannot be read back
@@ -425,6 +426,20 @@ class PackageNotFound(NotFound):
 
     reason = "PACKAGE_NOT_FOUND"
     next_step = "check the path as the agent's user sees it"
+
+
+class PackageNotKept(NotFound):
+    """The agent has no copy of the package any more, and another one lies where it came from."""
+
+    reason = "PACKAGE_NOT_KEPT"
+    next_step = "load or swap the package that you want by its path"
+
+
+class PreviousVersionMissing(NotFound):
+    """The model has no version to go back to."""
+
+    reason = "PREVIOUS_VERSION_MISSING"
+    next_step = "swap in the version that you want by the path of its package"
 
 
 class AlreadyExists(AgentError):
@@ -832,6 +847,55 @@ class GoldenMismatch(CannotRunHere):
 
     reason = "GOLDEN_MISMATCH"
     next_step = "compare this device's processor and runtime with those the golden output was made on"
+
+
+# --- swapping --------------------------------------------------------------------------------------------------------
+
+
+class SwapRefused(AgentError):
+    """A new version may not take the place of the loaded one, or not keep it; the old one answers."""
+
+
+class SwapUnderway(SwapRefused):
+    """Another change of this model is under way."""
+
+    reason = "SWAP_UNDERWAY"
+    next_step = "wait until it is over; `lightkeeper models status` tells"
+
+
+class SwapInterfaceMismatch(SwapRefused):
+    """The new version's inputs or outputs would break the callers of the old one."""
+
+    reason = "SWAP_INTERFACE_MISMATCH"
+    next_step = "load the new version under another name, and move its callers there"
+
+
+class SwapRunFailed(SwapRefused):
+    """The new version fails where the old one answers."""
+
+    reason = "SWAP_RUN_FAILED"
+    next_step = "run the new version with its own tools on such an input; the agent's log tells what failed"
+
+
+class SwapTooSlow(SwapRefused):
+    """The new version takes longer than the limit allows, beside the old one."""
+
+    reason = "SWAP_TOO_SLOW"
+    next_step = "raise lightkeeper_swap_latency_ratio, or the package's latency_ratio, if this is meant to be so"
+
+
+class SwapDisagrees(SwapRefused):
+    """The new version's outputs differ from the old one's by more than the limit allows."""
+
+    reason = "SWAP_DISAGREES"
+    next_step = "raise the limit named in the facts, in the configuration or the package, if this is meant to be so"
+
+
+class SwapCutShort(SwapRefused):
+    """The agent ended more than once, without being stopped, while it watched the new version."""
+
+    reason = "SWAP_CUT_SHORT"
+    next_step = "look into the system's log for why the agent ended: the model may crash it or use up its memory"
 
 
 # --- making packages -------------------------------------------------------------------------------------------------

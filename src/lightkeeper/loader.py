@@ -9,15 +9,17 @@ Steps:
    output must then be reproduced; else on zeros. A model may rightly fail on zeros or on dimensions of 1, so that is
    a WARNING and no refusal.
 
-A session that fails a step is closed again. The staged copy is gone when `load` returns.
+A session that fails a step is closed again. The staged copy is gone when `load` returns, or was put on the shelf of
+kept packages, where there is one. What is loaded from there (`load_kept`) takes the same steps.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from lightkeeper import resources
 from lightkeeper.errors import (
@@ -26,15 +28,28 @@ from lightkeeper.errors import (
     ModelOutOfMemory,
     ModelRunFailed,
     ModelSignatureMismatch,
+    PackageNotKept,
     WarmUpFailed,
 )
 from lightkeeper.model import PackageIdentity
 from lightkeeper.modelpackage import golden
+from lightkeeper.modelpackage.manifest import SwapLimits
 from lightkeeper.modelpackage.package import Package, PackageStore
-from lightkeeper.runtimes.base import Session, zeros
+from lightkeeper.modelpackage.shelf import Shelf
+from lightkeeper.runtimes.base import Array, Session, zeros
 from lightkeeper.runtimes.discovery import Runtimes
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A package's open, warm session, and what else its package says."""
+
+    session: Session
+    package: PackageIdentity
+    golden_inputs: Mapping[str, Array] | None
+    swap_limits: SwapLimits
 
 
 class ModelLoader:
@@ -49,32 +64,66 @@ class ModelLoader:
         store: PackageStore,
         runtimes: Runtimes,
         memory_reserve_bytes: int,
+        shelf: Shelf | None = None,
         available_memory_bytes: Callable[[], int] = resources.available_memory_bytes,
     ) -> None:
         self._store = store
+        self._shelf = shelf
         self._runtimes = runtimes
         self._memory_reserve_bytes = memory_reserve_bytes
         self._available_memory_bytes = available_memory_bytes
         self._promised_bytes = 0
         self._promising = threading.Lock()
 
-    def load(self, url: str) -> tuple[Session, PackageIdentity]:
-        """Return the open, warm session of the package at a url, and which package that is.
+    def load(self, url: str, advance: Callable[[int], None] = lambda _: None) -> Opened:
+        """Open the package at a url, and put it on the shelf where there is one.
 
-        Raises `UrlInvalid`, `PackageNotFound`, a `PackageRefused` or a `ResourcesExhausted`.
+        `advance` is told the bytes of each piece that is copied. Raises `UrlInvalid`, `PackageNotFound`, a
+        `PackageRefused` or a `ResourcesExhausted`.
         """
+        with self._store.open(url, advance) as package:
+            opened = self._open(package)
+            if self._shelf is not None:
+                self._shelf.put(package.digest, package.folder)
+            return opened
+
+    def load_kept(self, digest: str, url: str) -> Opened:
+        """Open a package of the shelf, or the one at the url it once came from where the shelf has it not.
+
+        Raises what `load` does, and `PackageNotKept` where another package lies at the url now.
+        """
+        folder = None if self._shelf is None else self._shelf.find(digest)
+        if folder is not None:
+            return self._open(self._store.open_kept(folder, url))
+        opened = self.load(url)
+        if opened.package.digest != digest:
+            opened.session.close()
+            raise PackageNotKept(f"the package is not kept, and another one lies at {url} now", url=url, digest=digest)
+        return opened
+
+    def digest(self, url: str) -> str:
+        """Return the digest of the package at a url, which is verified for it. Raises what `load` does."""
         with self._store.open(url) as package:
-            runtime = self._runtimes.for_format(package.manifest.format)
-            with self._memory(runtime.memory_bytes(package.model)):
-                session = runtime.open(package.model)
-                try:
-                    _check_signature(session, package)
-                    _warm_up(session, package)
-                except BaseException:
-                    session.close()
-                    raise
-            said = package.manifest
-            return session, PackageIdentity(said.name, said.version, package.digest)
+            return package.digest
+
+    def memory_is_short(self) -> bool:
+        """Whether less memory is free than should stay free."""
+        return self._available_memory_bytes() < self._memory_reserve_bytes
+
+    def _open(self, package: Package) -> Opened:
+        runtime = self._runtimes.for_format(package.manifest.format)
+        arrays = package.golden()
+        with self._memory(runtime.memory_bytes(package.model)):
+            session = runtime.open(package.model)
+            try:
+                _check_signature(session, package)
+                _warm_up(session, package.url, arrays)
+            except BaseException:
+                session.close()
+                raise
+        said = package.manifest
+        identity = PackageIdentity(said.name, said.version, package.digest)
+        return Opened(session, identity, None if arrays is None else arrays.inputs, said.swap)
 
     @contextmanager
     def _memory(self, needed_bytes: int) -> Iterator[None]:
@@ -111,8 +160,7 @@ def _check_signature(session: Session, package: Package) -> None:
             )
 
 
-def _warm_up(session: Session, package: Package) -> None:
-    arrays = package.golden()
+def _warm_up(session: Session, url: str, arrays: golden.GoldenArrays | None) -> None:
     try:
         if arrays is None:
             session.run({metadata.name: zeros(metadata) for metadata in session.inputs})
@@ -120,7 +168,7 @@ def _warm_up(session: Session, package: Package) -> None:
         outputs = session.run(arrays.inputs)
     except (InputRejected, ModelRunFailed) as error:
         if arrays is None:
-            log.warning("warm_up_failed", extra={"url": package.url, "reason": error.message})
+            log.warning("warm_up_failed", extra={"url": url, "reason": error.message})
             return
         raise WarmUpFailed(f"the model fails on its golden input: {error.message}") from error
     except ModelOutOfMemory as error:

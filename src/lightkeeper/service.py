@@ -12,9 +12,9 @@ from lightkeeper.capture.request import CaptureRequest, CaptureStatus
 from lightkeeper.capture.sampling import Sampling
 from lightkeeper.errors import AgentError, FlushTimeInvalid
 from lightkeeper.model import ModelDescription, PackageIdentity
-from lightkeeper.names import check_model_name
-from lightkeeper.registry import LoadedModel, Registry
-from lightkeeper.runtimes.base import Session
+from lightkeeper.models.lifecycle import Models, ModelStatus
+from lightkeeper.models.swapping import Progress, SwapReport
+from lightkeeper.registry import Registry
 from lightkeeper.tensor import Tensor
 
 FLUSH_MOST_SECONDS = 600.0
@@ -32,16 +32,6 @@ _STATUS = {
     State.THINNED: CaptureStatus.FAILURE,
     State.QUARANTINED: CaptureStatus.FAILURE,
 }
-
-
-class Loader(Protocol):
-    """Makes a session from a url: verified, opened, warmed up."""
-
-    def load(self, url: str) -> tuple[Session, PackageIdentity]:
-        """Return the open session and which package it came from.
-
-        Raises a `PackageRefused`, `PackageNotFound`, a `ResourcesExhausted` or `UrlInvalid`.
-        """
 
 
 class Captures(Protocol):
@@ -64,20 +54,16 @@ class Captures(Protocol):
 class AgentService:
     """What the agent does for applications. Every method may be called from any number of threads at once."""
 
-    def __init__(self, *, registry: Registry, loader: Loader, captures: Captures) -> None:
+    def __init__(self, *, registry: Registry, models: Models, captures: Captures) -> None:
         self._registry = registry
-        self._loader = loader
+        self._models = models
         self._captures = captures
 
     def load_model(self, url: str, name: str) -> ModelDescription:
-        """Verify the package at a url and publish its model under a name."""
-        check_model_name(name)
+        """Verify the package at a url and publish its model under a name, or adopt the restored one of that name."""
         started = time.monotonic()
         try:
-            with self._registry.reserve(name):
-                session, package = self._loader.load(url)
-                description = ModelDescription(name, url, tuple(session.inputs), tuple(session.outputs))
-                self._registry.publish(LoadedModel(description, package, session))
+            description = self._models.load(url, name)
         except AgentError as error:
             log.warning(
                 "model_load_refused",
@@ -90,8 +76,31 @@ class AgentService:
     def unload_model(self, name: str) -> None:
         """Wait for the calls that use the model, then give its memory back."""
         started = time.monotonic()
-        self._registry.remove(name)
+        self._models.unload(name)
         log.info("model_unloaded", extra={"model": name, "seconds": round(time.monotonic() - started, 3)})
+
+    def swap_model(self, name: str, url: str) -> SwapReport:
+        """Put the package at a url in the place of a loaded model, with no failed call (see `models/swapping.py`)."""
+        try:
+            return self._models.swap(name, url)
+        except AgentError as error:
+            log.warning(
+                "model_swap_refused",
+                extra={"model": name, "url": url, "reason": error.reason, "detail": error.message},
+            )
+            raise
+
+    def swap_progress(self, name: str) -> Progress | None:
+        """Return how far the swap of a model is, or None where none is under way."""
+        return self._models.swap_progress(name)
+
+    def roll_back_model(self, name: str) -> SwapReport:
+        """Put the version before in the place of a loaded model."""
+        return self._models.roll_back(name)
+
+    def model_status(self) -> list[ModelStatus]:
+        """Return the version of every loaded model, and what it has done."""
+        return self._models.status()
 
     def list_models(self) -> list[ModelDescription]:
         """Return every loaded model."""
@@ -106,7 +115,7 @@ class AgentService:
         model = self._registry.acquire(name)
         try:
             inputs = model.binding.bind(tensors)
-            arrays = model.session.run(inputs)
+            arrays = model.run(inputs)
             sampling = self._captures.sampling
             if sampling is not None:
                 sampling.consider(name, model.package, inputs, model.description.outputs, arrays)

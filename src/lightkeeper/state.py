@@ -3,12 +3,15 @@
 A folder that was configured wrongly keeps the agent from starting. One on a disk that has gone bad (read-only after an
 error, full, failing) does not: nobody may be near to repair it, and models run without it (see `memory_folder`).
 
+Files of state are replaced as a whole (`replace_file`): after a power cut there is the old one or the new one.
+
 Invariant: while a `StateFolder` is open, its lock file is locked; the kernel lets go of the lock when the process ends,
 however it ends.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import sys
@@ -44,6 +47,32 @@ class StateFolder:
     def close(self) -> None:
         """Let another agent have the folder."""
         os.close(self._lock)
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Put a new file, synced, in the place of the old one, which stays where this raises `OSError`."""
+    beside = path.with_name(f"{path.name}.new")
+    try:
+        path.parent.mkdir(PRIVATE, parents=True, exist_ok=True)
+        with beside.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+        sync_folder(path.parent)
+    except OSError:
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)
+        raise
+
+
+def sync_folder(folder: Path) -> None:
+    """Make what was made, renamed or removed in a folder last through a power cut. Raises `OSError`."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def memory_folder() -> tempfile.TemporaryDirectory[str]:

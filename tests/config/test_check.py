@@ -70,6 +70,15 @@ EVERY_KEY = {
     "sagemaker_edge_db_module_path": "/opt/libdb.so",
     "sagemaker_edge_dlr_backend_options": "-x 1",
     "sagemaker_edge_telemetry_libsystemd_path": "/opt/libsystemd.so",
+    "lightkeeper_restore_models": False,
+    "lightkeeper_deployments": False,
+    "lightkeeper_swap_inputs": 4,
+    "lightkeeper_swap_latency_ratio": 1.5,
+    "lightkeeper_swap_absolute_difference": "0.25",
+    "lightkeeper_swap_relative_difference": 1e-3,
+    "lightkeeper_swap_argmax_disagreement": "0.1",
+    "lightkeeper_swap_failure_share": 0.5,
+    "lightkeeper_swap_watch_seconds": 10,
     "sagemaker_edge_log_verbose": True,
     "lightkeeper_relative_paths": "file",
     "lightkeeper_threads": 2,
@@ -154,6 +163,15 @@ def test_every_key_is_read_into_its_field() -> None:
         "state_library": "/opt/libdb.so",
         "crash_counter_library": "/opt/libsystemd.so",
         "dlr_backend_options": "-x 1",
+        "restore_models": False,
+        "deployments": False,
+        "swap_inputs": 4,
+        "swap_latency_ratio": 1.5,
+        "swap_absolute_difference": 0.25,
+        "swap_relative_difference": 1e-3,
+        "swap_argmax_disagreement": 0.1,
+        "swap_failure_share": 0.5,
+        "swap_watch_seconds": 10,
         "log_verbose": True,
         "relative_paths": PathBase.FILE,
         "threads": 2,
@@ -180,6 +198,10 @@ def test_what_is_left_out_gets_its_default() -> None:
     assert (config.periodic_upload, config.periodic_upload_period_seconds) == (False, 8)
     assert config.deployment_poll_interval_minutes == 1440
     assert (config.deployments_enabled, config.local_state_enabled) == (False, False)
+    assert (config.restore_models, config.swap_inputs, config.swap_watch_seconds) == (True, 16, 60)
+    assert (config.swap_latency_ratio, config.swap_failure_share) == (3.0, 0.05)
+    differences = (config.swap_absolute_difference, config.swap_relative_difference, config.swap_argmax_disagreement)
+    assert differences == (None, None, None)
     assert (config.folder_prefix, config.dlr_backend_options, config.log_verbose) == ("", "", False)
     assert (config.threads, config.max_message_bytes, config.grace_seconds) == (0, 64 * 2**20, 20)
     assert config.transport is Transport.AUTO
@@ -296,6 +318,22 @@ def test_what_is_no_whole_number_is_a_fault(value: object) -> None:
     """Only digits are a whole number: a boolean, a fraction or a word is none."""
     key = "sagemaker_edge_core_capture_data_push_period_seconds"
     assert "whole number" in faults_of({**ON_DISK, key: value})[key]
+
+
+@pytest.mark.parametrize("value", ["ten", "0x1", "1_0", "nan", "inf", True, [1], {}, -0.1, "-1", float("nan")])
+def test_what_is_no_limit_is_a_fault(value: object) -> None:
+    """A limit is a number of zero or more, as such or as text."""
+    key = "lightkeeper_swap_latency_ratio"
+    assert (
+        "number" in faults_of({**ON_DISK, key: value})[key]
+        or "is not from 0" in faults_of({**ON_DISK, key: value})[key]
+    )
+
+
+@pytest.mark.parametrize(("given", "expected"), [("true", True), (False, False), (None, False)])
+def test_deployments_are_on_where_the_key_says_so(given: object, expected: bool) -> None:  # a value, no switch
+    """The key stands above the presence of the old agent's plug-in, and without either they are off."""
+    assert accepted({**ON_DISK, "lightkeeper_deployments": given}).deployments_enabled is expected
 
 
 def test_a_number_with_an_empty_fraction_is_whole() -> None:

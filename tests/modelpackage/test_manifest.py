@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lightkeeper.cli.package import SWAP_LIMITS
 from lightkeeper.errors import AgentError, AgentTooOld, ManifestInvalid
-from lightkeeper.modelpackage.manifest import FORMAT_VERSION, Golden, GoldenTensor, Manifest
+from lightkeeper.modelpackage.manifest import FORMAT_VERSION, Golden, GoldenTensor, Manifest, SwapLimits
 from lightkeeper.modelpackage.target import Host, Target, architecture
 from lightkeeper.tensor import DataType, TensorMetadata
 from tests.support.packages import MANIFEST
@@ -179,7 +180,32 @@ def test_later_format_version_says_that_the_agent_is_too_old() -> None:
     """A manifest of a later version is not called wrong, whatever else it has (clause 2.2)."""
     with pytest.raises(AgentTooOld) as refused:
         Manifest.parse(json.dumps({"format_version": FORMAT_VERSION + 1, "new": {}}).encode())
-    assert refused.value.facts == {"expected": "2", "given": "1"}
+    assert refused.value.facts == {"expected": "3", "given": "2"}
+
+
+def test_limits_of_a_swap_are_read_back_and_need_their_format_version() -> None:
+    """A manifest without them is what it was before there were any (clause 2.8)."""
+    said = replace(MANIFEST, swap=SwapLimits(latency_ratio=2.0, argmax_disagreement=0.0))
+    document = json.loads(said.to_json())
+    assert (document["format_version"], document["swap"]) == (2, {"latency_ratio": 2.0, "argmax_disagreement": 0.0})
+    assert Manifest.parse(said.to_json()) == said
+    assert json.loads(MANIFEST.to_json())["format_version"] == 1
+    with pytest.raises(ManifestInvalid) as refused:
+        Manifest.parse(json.dumps(document | {"format_version": 1}).encode())
+    assert refused.value.facts["field"] == "swap"
+
+
+@pytest.mark.parametrize("limits", [{"latency_ratio": -1}, {"latency": 1}, {"latency_ratio": "1"}, []])
+def test_a_wrong_limit_of_a_swap_is_refused(limits: object) -> None:
+    """As any other field that is not understood."""
+    document = json.loads(MANIFEST.to_json()) | {"format_version": 2, "swap": limits}
+    with pytest.raises(ManifestInvalid):
+        Manifest.parse(json.dumps(document).encode())
+
+
+def test_the_command_knows_every_limit_of_a_swap() -> None:
+    """`--swap-limit` takes what a manifest has a field for."""
+    assert tuple(SwapLimits.__dataclass_fields__) == SWAP_LIMITS
 
 
 @pytest.mark.parametrize(

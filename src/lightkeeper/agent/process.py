@@ -17,19 +17,12 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from lightkeeper import __version__, resources
-from lightkeeper.agent import transports
+from lightkeeper.agent import modelling, transports
 from lightkeeper.agent.captures import Captures
 from lightkeeper.config import Config
 from lightkeeper.config.values import Transport
 from lightkeeper.errors import StateDiskBroken
-from lightkeeper.loader import ModelLoader
-from lightkeeper.modelpackage.limits import Limits
-from lightkeeper.modelpackage.package import PackageStore
-from lightkeeper.modelpackage.target import Host
-from lightkeeper.modelpackage.trustrecord import TrustRecord
 from lightkeeper.registry import Registry
-from lightkeeper.runtimes.base import RuntimeOptions
-from lightkeeper.runtimes.discovery import Runtimes
 from lightkeeper.service import AgentService
 from lightkeeper.state import StateFolder, memory_folder
 from lightkeeper.transport import CONTROL, SERVICE
@@ -88,11 +81,16 @@ class Agent:
             bind_address = socket.claim(force=self._force)
             transport = transports.chosen(self._config.transport)
             captures, state = self._open_state(stack)
+            registry = Registry()
+            models = modelling.models(self._config, registry, state)
+            service = AgentService(registry=registry, models=models, captures=captures)
             health = Health((SERVICE, CONTROL))
-            server = self._server(transport, captures, state, health)
+            server = self._server(transport, service, health)
             server.start(f"unix:{bind_address}")
             stack.callback(server.stop, 0)
             socket.publish()
+            models.start()
+            stack.callback(models.stop)
             self._report_start(socket.path, transport, time.monotonic() - started)
             self._stopping.wait()
             log.info("agent_stopping", extra={"grace_seconds": self._config.grace_seconds})
@@ -118,27 +116,13 @@ class Agent:
         captures.start()
         return captures, path
 
-    def _server(self, transport: Transport, captures: Captures, state: Path, health: Health) -> transports.ApiServer:
+    def _server(self, transport: Transport, service: AgentService, health: Health) -> transports.ApiServer:
         config = self._config
-        cpus = resources.usable_cpus()
-        store = PackageStore(
-            root_certs=config.root_certs_path,
-            staging=state / "staging",
-            record=TrustRecord(state / "trust.json"),
-            host=Host.this(),
-            limits=Limits(packed_bytes=config.max_package_bytes, unpacked_bytes=config.max_package_bytes),
-        )
-        loader = ModelLoader(
-            store=store,
-            runtimes=Runtimes(RuntimeOptions(threads=min(config.threads or cpus, cpus))),
-            memory_reserve_bytes=config.memory_reserve_bytes,
-        )
-        service = AgentService(registry=Registry(), loader=loader, captures=captures)
         return transports.make(
             transport,
             {**Servicer(service).methods(), **health.methods(), **Reflection().methods()},
             caller=Caller(uid=_caller_uid(config.socket_mode)),
-            worker_threads=max(WORKERS_LEAST, WORKERS_PER_CPU * cpus),
+            worker_threads=max(WORKERS_LEAST, WORKERS_PER_CPU * resources.usable_cpus()),
             max_message_bytes=config.max_message_bytes,
             compress_above_bytes=config.compress_above_bytes or None,
         )

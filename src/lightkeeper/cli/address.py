@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -21,6 +22,11 @@ def add_address_flag(parser: argparse.ArgumentParser) -> None:
         default=os.environ.get(VARIABLE, DEFAULT),
         help=f"the agent's socket (default: ${VARIABLE}, else {DEFAULT})",
     )
+
+
+def package_url(package: str) -> str:
+    """Return a package's path as the agent, which runs in another folder, can take it; a URL stays as it is."""
+    return package if "://" in package else str(Path(package).absolute())
 
 
 def connect(args: argparse.Namespace) -> Client:

@@ -1,13 +1,12 @@
-"""`lightkeeper models load|unload|list|describe`: the models of a running agent."""
+"""`lightkeeper models load|unload|list|describe|swap|rollback|status`: the models of a running agent."""
 
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightkeeper.cli import output
-from lightkeeper.cli.address import add_address_flag, connect
+from lightkeeper.cli import output, versions
+from lightkeeper.cli.address import add_address_flag, connect, package_url
 
 if TYPE_CHECKING:
     from lightkeeper.model import ModelDescription
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
 
 def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command `models`."""
-    parser = commands.add_parser("models", help="load, unload, list and describe an agent's models")
+    parser = commands.add_parser("models", help="load, unload, list, describe and swap an agent's models")
     verbs = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
     load = verbs.add_parser("load", help="verify a model package and load it")
@@ -35,15 +34,14 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     describe.add_argument("name")
     describe.set_defaults(command=_describe)
 
-    for verb in (load, unload, listing, describe):
+    for verb in (load, unload, listing, describe, *versions.add_to(verbs)):
         add_address_flag(verb)
         output.add_json_flag(verb)
 
 
 def _load(args: argparse.Namespace) -> None:
-    url = args.package if "://" in args.package else str(Path(args.package).absolute())
     with connect(args) as client, output.working(f"loading {args.name}"):
-        model = client.load_model(url, args.name)
+        model = client.load_model(package_url(args.package), args.name)
     _show(model, as_json=args.json)
 
 

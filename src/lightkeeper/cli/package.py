@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from lightkeeper.modelpackage.golden import GoldenArrays
     from lightkeeper.runtimes.base import Session
 
+SWAP_LIMITS = ("latency_ratio", "absolute_difference", "relative_difference", "argmax_disagreement", "failure_share")
 PROGRESS_BYTES = 16 * 1024 * 1024
 """Below this a progress bar would only flicker."""
 
@@ -61,6 +62,16 @@ def _add_package(commands: argparse._SubParsersAction[Any]) -> None:
     golden.add_argument("--golden-output", metavar="Y.npz", type=Path, help="by the output's name; run here if absent")
     golden.add_argument("--rtol", type=_tolerance, default=1e-3, help="relative tolerance (%(default)s)")
     golden.add_argument("--atol", type=_tolerance, default=1e-5, help="absolute tolerance (%(default)s)")
+    package.add_argument(
+        "--swap-limit",
+        dest="swap_limits",
+        metavar="NAME=VALUE",
+        type=_swap_limit,
+        action="append",
+        default=[],
+        help="how much this version may differ from the one it replaces on a device: latency_ratio, "
+        "absolute_difference, relative_difference, argmax_disagreement or failure_share; may be repeated",
+    )
     output.add_json_flag(package)
     package.set_defaults(command=_package)
 
@@ -68,11 +79,13 @@ def _add_package(commands: argparse._SubParsersAction[Any]) -> None:
 def _package(args: argparse.Namespace) -> None:
     from lightkeeper import authoring
     from lightkeeper.modelpackage import build, source
+    from lightkeeper.modelpackage.manifest import SwapLimits
     from lightkeeper.modelpackage.signature import Signer
     from lightkeeper.modelpackage.target import Target, architecture
 
     target = Target(args.target_os.lower(), architecture(args.target_arch), args.accelerator.lower())
-    label = authoring.Label(args.name, args.version, target, args.minimum_agent_version)
+    limits = SwapLimits(**dict(args.swap_limits))
+    label = authoring.Label(args.name, args.version, target, args.minimum_agent_version, limits)
     label.check()
     build.output_path(args.output, args.name, args.version)
     signer = Signer.load(args.signer)
@@ -177,6 +190,13 @@ def _sizes_bytes(path: Path) -> tuple[int, int | None]:
     except OSError:  # opening the package says what is wrong with it
         return 0, None
     return total_bytes, total_bytes
+
+
+def _swap_limit(text: str) -> tuple[str, float]:
+    name, _, value = text.partition("=")
+    if name not in SWAP_LIMITS:
+        raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(SWAP_LIMITS)}")
+    return name, _tolerance(value)
 
 
 def _tolerance(text: str) -> float:

@@ -26,6 +26,7 @@ from lightkeeper.config.values import (
     Provider,
     Transport,
     WhenFull,
+    number,
     optional,
     whole_number,
 )
@@ -42,6 +43,9 @@ OptionalFile = Annotated[Path | None, PlainValidator(optional(values.FILE))]
 OptionalText = Annotated[str | None, PlainValidator(optional(values.TEXT))]
 Flag = Annotated[bool, PlainValidator(values.FLAG)]
 Positive = Annotated[int, PlainValidator(whole_number(1, INT32_MAX))]
+Share = Annotated[float | None, PlainValidator(optional(number(0, 1)))]
+Most = Annotated[float | None, PlainValidator(optional(number(0, 1e300)))]
+NO_LIMIT = "no limit"
 Value = TypeVar("Value")
 
 SECTIONS = {
@@ -49,6 +53,7 @@ SECTIONS = {
     "provider": "The cloud",
     "capture_destination": "Captured data",
     "deployment_poll_interval_minutes": "Deployments and the old agent's plug-ins",
+    "restore_models": "New versions of models",
     "log_verbose": "The agent itself",
 }
 """Where each section of `Config` begins: its first field and its title."""
@@ -251,6 +256,59 @@ class Config(BaseModel):
         "sagemaker_edge_dlr_backend_options", "options for the compiled-model runtime", default=""
     )
 
+    # new versions of models
+    restore_models: Flag = key(
+        "lightkeeper_restore_models",
+        "keep copies of the packages that are loaded, and load them again when the agent starts",
+        default=True,
+    )
+    deployments: Annotated[bool | None, PlainValidator(optional(values.FLAG))] = key(
+        "lightkeeper_deployments",
+        "look for deployments of the fleet",
+        default=None,
+        shown="true where `sagemaker_edge_deployment_lib_path` is there",
+    )
+    swap_inputs: Annotated[int, PlainValidator(whole_number(0, 1024))] = key(
+        "lightkeeper_swap_inputs",
+        "how many of a model's last inputs are kept in memory (at most 32 MiB a model), for a new version to answer "
+        "beside the old one; 0 keeps none",
+        default=16,
+    )
+    swap_latency_ratio: Most = key(
+        "lightkeeper_swap_latency_ratio",
+        "the most that a new version's time may be of the old one's; a package may say otherwise, as with the "
+        "limits below",
+        default=3.0,
+    )
+    swap_absolute_difference: Most = key(
+        "lightkeeper_swap_absolute_difference",
+        "the most that an element of an output may differ",
+        default=None,
+        shown=NO_LIMIT,
+    )
+    swap_relative_difference: Most = key(
+        "lightkeeper_swap_relative_difference",
+        "the same, as a part of the largest magnitude in the old version's output",
+        default=None,
+        shown=NO_LIMIT,
+    )
+    swap_argmax_disagreement: Share = key(
+        "lightkeeper_swap_argmax_disagreement",
+        "the share of an output's rows whose largest element may be another one",
+        default=None,
+        shown=NO_LIMIT,
+    )
+    swap_failure_share: Share = key(
+        "lightkeeper_swap_failure_share",
+        "the share of calls that may fail while a new version is watched, beyond the old one's",
+        default=0.05,
+    )
+    swap_watch_seconds: Annotated[int, PlainValidator(whole_number(0, 86400))] = key(
+        "lightkeeper_swap_watch_seconds",
+        "how long a new version is watched after it took over, and taken back where it passes a limit; 0 does without",
+        default=60,
+    )
+
     # the agent itself
     relative_paths: Annotated[PathBase, PlainValidator(values.word_of(PathBase))] = key(
         "lightkeeper_relative_paths",
@@ -303,7 +361,7 @@ class Config(BaseModel):
     @property
     def deployments_enabled(self) -> bool:
         """Whether the agent looks for deployments."""
-        return self.deployment_library is not None
+        return self.deployment_library is not None if self.deployments is None else self.deployments
 
     @property
     def local_state_enabled(self) -> bool:

@@ -124,6 +124,23 @@ def whole_number(minimum: int, maximum: int) -> Kind[int]:
     return Kind(f"a whole number, {bounds}", parse)
 
 
+def number(minimum: float, maximum: float) -> Kind[float]:
+    """Return the kind of a number within two bounds, given as a number or as text."""
+
+    def parse(value: object) -> float:
+        if isinstance(value, bool) or not isinstance(value, int | float | str):
+            raise ValueError(f"must be a number, not {kind(value)}")  # noqa: TRY004 - see _text
+        try:
+            given = float("_" if isinstance(value, str) and "_" in value else value)
+        except (ValueError, OverflowError):
+            raise ValueError("is not a number") from None
+        if not minimum <= given <= maximum:  # which NaN is not either
+            raise ValueError(f"is not from {minimum:g} to {maximum:g}")
+        return given
+
+    return Kind(f"a number, {minimum:g} to {maximum:g}", parse)
+
+
 def word_of(words: type[Word]) -> Kind[Word]:
     """Return the kind of one word of a set, in any case."""
     by_name = {word.value.lower(): word for word in words}

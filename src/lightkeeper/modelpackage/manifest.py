@@ -19,8 +19,10 @@ from lightkeeper.names import check_model_name, check_model_version
 from lightkeeper.tensor import DYNAMIC, DataType, TensorMetadata
 
 FILE_NAME = "manifest.json"
-FORMAT_VERSION = 1
-"""The version of the manifest itself; a reader refuses a later one."""
+FORMAT_VERSION = 2
+"""The latest version of the manifest itself; a reader refuses a later one, a writer takes the earliest that will do."""
+SWAP_SINCE = 2
+"""The format version that brought `swap`."""
 
 DIMENSION_MAXIMUM = 2**31 - 1
 """The local API carries dimensions as int32."""
@@ -49,6 +51,33 @@ class Golden:
 
 
 @dataclass(frozen=True, slots=True)
+class SwapLimits:
+    """How much a new version may differ from the one it replaces; None stands for no limit.
+
+    The differences are judged for each output over all compared inputs, before the new version takes over.
+    """
+
+    latency_ratio: float | None = None
+    """The new version's time / the old one's."""
+    absolute_difference: float | None = None
+    """The largest difference of two elements."""
+    relative_difference: float | None = None
+    """The same, as a part of the largest magnitude in the old version's output."""
+    argmax_disagreement: float | None = None
+    """The share of rows (of an output's last axis) whose largest element is another one."""
+    failure_share: float | None = None
+    """While the new version is watched: the share of calls that fail, beyond the old one's."""
+
+    def over(self, others: SwapLimits) -> SwapLimits:
+        """Return these limits, and others' where these say nothing."""
+        mine, theirs = asdict(self), asdict(others)
+        return SwapLimits(**{name: theirs[name] if mine[name] is None else mine[name] for name in mine})
+
+
+NO_LIMITS = SwapLimits()
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest:
     """What a package says of its model. `model` is the name of the main file, `inputs` are those a call must give."""
 
@@ -61,6 +90,7 @@ class Manifest:
     target: Target = ANY_TARGET
     minimum_agent_version: str = "1"
     golden: Golden | None = None
+    swap: SwapLimits = NO_LIMITS
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -81,6 +111,8 @@ class Manifest:
                     expected=version,
                     given=FORMAT_VERSION,
                 )
+            if version < SWAP_SINCE and document.get("swap") is not None:
+                raise document["swap"].wrong(f"needs format_version {SWAP_SINCE}")
             return _manifest(document)
         except DocumentInvalid as error:
             raise ManifestInvalid(
@@ -89,7 +121,8 @@ class Manifest:
 
     def to_json(self) -> bytes:
         """Return the manifest as a document that `parse` reads back to an equal one."""
-        document = {"format_version": FORMAT_VERSION, **asdict(self)}
+        limits = {name: limit for name, limit in asdict(self.swap).items() if limit is not None}
+        document = {"format_version": SWAP_SINCE if limits else 1, **asdict(self)}
         for key in ("inputs", "outputs"):
             tensors: tuple[TensorMetadata, ...] = getattr(self, key)
             document[key] = [
@@ -98,6 +131,9 @@ class Manifest:
             ]
         if self.golden is None:
             del document["golden"]
+        document["swap"] = limits
+        if not limits:
+            del document["swap"]
         return json.dumps(document, indent=2, ensure_ascii=False).encode() + b"\n"
 
 
@@ -110,6 +146,7 @@ def _manifest(document: Node) -> Manifest:
     target = document.get("target")
     minimum = document.get("minimum_agent_version")
     golden = document.get("golden")
+    swap = document.get("swap")
     return Manifest(
         name=_checked_name(document["name"]),
         version=_checked_version(document["version"]),
@@ -120,6 +157,7 @@ def _manifest(document: Node) -> Manifest:
         target=_target(target) if target else ANY_TARGET,
         minimum_agent_version=_minimum_version(minimum) if minimum else "1",
         golden=_golden(golden, inputs, outputs) if golden else None,
+        swap=_swap_limits(swap) if swap else NO_LIMITS,
     )
 
 
@@ -191,6 +229,12 @@ def _target(node: Node) -> Target:
         if not is_target_word(words[aspect]):
             raise field.wrong("must be a lower-case word, such as linux, x86_64, aarch64, cpu or any")
     return Target(**words)
+
+
+def _swap_limits(node: Node) -> SwapLimits:
+    names = SwapLimits.__dataclass_fields__
+    node.only(*names)
+    return SwapLimits(**{name: limit.number() for name in names if (limit := node.get(name)) is not None})
 
 
 def _golden(node: Node, inputs: tuple[TensorMetadata, ...], outputs: tuple[TensorMetadata, ...]) -> Golden:

@@ -48,7 +48,7 @@ class Signer:
 
 @dataclass(frozen=True, slots=True)
 class Package:
-    """A verified package. Its folder is private, and is there until the `with` block of `open` ends."""
+    """A verified package. Its folder is private; one that `open` gave is there until the `with` block ends."""
 
     url: str
     folder: Path
@@ -106,21 +106,29 @@ class PackageStore:
         with self._staging.copy(advance) as copy:
             archive.stage(path, copy, self._limits)
             _enter_single_folder(copy)
-            verified = self._verify(copy)
-            if manifest.FILE_NAME not in copy.files:
-                raise FileMissing(f"the package has no {manifest.FILE_NAME}", file=manifest.FILE_NAME)
-            said = Manifest.parse(copy.read(manifest.FILE_NAME, limit_name="manifest_bytes"))
-            for file in said.files:
-                if file not in copy.files:
-                    raise FileMissing(f"the manifest names {file}, which is not in the package", file=file)
-            if self._host is not None:
-                self._host.check_runs(said.target, said.minimum_agent_version)
-            self._record.accept(verified.digest, verified.begins)
-            for warning in verified.warnings:
-                logger.warning("package_accepted_with_warning", extra={"url": url, "warning": warning})
-            yield Package(
-                url, copy.folder, said, verified.digest, dict(copy.files), _signer(verified), verified.warnings
-            )
+            yield self._package(url, copy)
+
+    def open_kept(self, folder: Path, url: str) -> Package:
+        """Return the package of a private folder (see `shelf.py`), verified anew where it lies. Raises as `open` does.
+
+        `url` is where the package once came from.
+        """
+        return self._package(url, Copy.of(folder, self._limits))
+
+    def _package(self, url: str, copy: Copy) -> Package:
+        verified = self._verify(copy)
+        if manifest.FILE_NAME not in copy.files:
+            raise FileMissing(f"the package has no {manifest.FILE_NAME}", file=manifest.FILE_NAME)
+        said = Manifest.parse(copy.read(manifest.FILE_NAME, limit_name="manifest_bytes"))
+        for file in said.files:
+            if file not in copy.files:
+                raise FileMissing(f"the manifest names {file}, which is not in the package", file=file)
+        if self._host is not None:
+            self._host.check_runs(said.target, said.minimum_agent_version)
+        self._record.accept(verified.digest, verified.begins)
+        for warning in verified.warnings:
+            logger.warning("package_accepted_with_warning", extra={"url": url, "warning": warning})
+        return Package(url, copy.folder, said, verified.digest, dict(copy.files), _signer(verified), verified.warnings)
 
     def _verify(self, copy: Copy) -> Verified:
         from lightkeeper.modelpackage import roots, trust

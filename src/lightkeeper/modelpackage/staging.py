@@ -130,6 +130,31 @@ class Copy:
         self._advance = advance
         self._bytes = 0
 
+    @classmethod
+    def of(cls, folder: Path, limits: Limits) -> Copy:
+        """Return a private folder that is there already as a copy: every file in it is hashed where it lies.
+
+        Raises `ArchivePathEscape`, `PackageMemberForbidden`, `ArchiveTooLarge` and `PackageUnreadable`.
+        """
+        copy = cls(folder, limits, lambda _: None)
+        try:
+            for path in sorted(folder.rglob("*")):
+                if path.is_symlink() or not (path.is_dir() or path.is_file()):
+                    raise PackageMemberForbidden(f"{path.name!r} is no plain file or folder", file=path.name)
+                if path.is_file():
+                    copy._adopt(path.relative_to(folder).as_posix(), path)
+        except OSError as error:
+            raise PackageUnreadable(f"{folder} cannot be read: {error.strerror}", folder=folder) from error
+        return copy
+
+    def _adopt(self, name: str, path: Path) -> None:
+        check_name(name, self._limits)
+        if len(self.files) >= self._limits.members:
+            raise too_large("members", self._limits.members, len(self.files) + 1)
+        with path.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+            self.files[name] = StagedFile(file.tell(), sha256)
+
     def expect(self, size_bytes: int) -> None:
         """Refuse before anything of this size is written: it would pass the limit, or fill the disk."""
         limit = self._limits.unpacked_bytes

@@ -10,15 +10,14 @@ Invariants
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
-import os
 import threading
 from datetime import UTC, datetime
 from pathlib import Path
 
 from lightkeeper.modelpackage.document import DocumentInvalid, Node
+from lightkeeper.state import replace_file
 
 RELEASED = datetime(2026, 11, 22, tzinfo=UTC)
 """When this agent was released: the true time is not before it. A release moves it on."""
@@ -87,25 +86,7 @@ class TrustRecord:
             "floor": self._floor.isoformat(),
             "accepted": list(self._accepted),
         }
-        beside = path.with_name(f"{path.name}.new")
         try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with beside.open("w", encoding="utf-8") as file:
-                json.dump(document, file, indent=1)
-                file.flush()
-                os.fsync(file.fileno())
-            beside.replace(path)
-            _sync_folder(path.parent)
+            replace_file(path, json.dumps(document, indent=1).encode())
         except OSError as error:
             logger.warning("trust_record_unwritable", extra={"file": str(path), "error": str(error)})
-            with contextlib.suppress(OSError):
-                beside.unlink(missing_ok=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename in a folder last through a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.DescriptorPool().AddSerializedFile(b'\n\rcontrol.proto\x12\x0elightkeeper.v1\"/\n\x14\x46lushCapturesRequest\x12\x17\n\x0ftimeout_seconds\x18\x01 \x01(\x01\"*\n\x15\x46lushCapturesResponse\x12\x11\n\tdelivered\x18\x01 \x01(\x08\x32g\n\x07\x43ontrol\x12\\\n\rFlushCaptures\x12$.lightkeeper.v1.FlushCapturesRequest\x1a%.lightkeeper.v1.FlushCapturesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.DescriptorPool().AddSerializedFile(b'\n\rcontrol.proto\x12\x0elightkeeper.v1\"/\n\x14\x46lushCapturesRequest\x12\x17\n\x0ftimeout_seconds\x18\x01 \x01(\x01\"*\n\x15\x46lushCapturesResponse\x12\x11\n\tdelivered\x18\x01 \x01(\x08\"-\n\x10SwapModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03url\x18\x02 \x01(\t\"$\n\x14RollBackModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\xb4\x01\n\x11SwapModelResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12$\n\x03old\x18\x02 \x01(\x0b\x32\x17.lightkeeper.v1.Package\x12$\n\x03new\x18\x03 \x01(\x0b\x32\x17.lightkeeper.v1.Package\x12.\n\ncomparison\x18\x04 \x01(\x0b\x32\x1a.lightkeeper.v1.Comparison\x12\x15\n\rwatch_seconds\x18\x05 \x01(\x01\"8\n\x07Package\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\"\x89\x01\n\nComparison\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\x0e\n\x06inputs\x18\x02 \x01(\r\x12\x13\n\x0bold_seconds\x18\x03 \x01(\x01\x12\x13\n\x0bnew_seconds\x18\x04 \x01(\x01\x12\x31\n\x07outputs\x18\x05 \x03(\x0b\x32 .lightkeeper.v1.OutputComparison\"\xab\x01\n\x10OutputComparison\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x1b\n\x13\x61\x62solute_difference\x18\x02 \x01(\x01\x12\x1b\n\x13relative_difference\x18\x03 \x01(\x01\x12 \n\x13\x61rgmax_disagreement\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12\x15\n\rshapes_differ\x18\x05 \x01(\rB\x16\n\x14_argmax_disagreement\"&\n\x16GetSwapProgressRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"E\n\x17GetSwapProgressResponse\x12\r\n\x05stage\x18\x01 \x01(\t\x12\x0c\n\x04\x64one\x18\x02 \x01(\x04\x12\r\n\x05total\x18\x03 \x01(\x04\"\x18\n\x16ListModelStatusRequest\"F\n\x17ListModelStatusResponse\x12+\n\x06models\x18\x01 \x03(\x0b\x32\x1b.lightkeeper.v1.ModelStatus\"\xee\x02\n\x0bModelStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03url\x18\x02 \x01(\t\x12(\n\x07package\x18\x03 \x01(\x0b\x32\x17.lightkeeper.v1.Package\x12)\n\x08previous\x18\x04 \x01(\x0b\x32\x17.lightkeeper.v1.Package\x12\x1f\n\x12watch_seconds_left\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12\x31\n\x08returned\x18\x06 \x01(\x0b\x32\x1f.lightkeeper.v1.ReturnedVersion\x12\x12\n\ninferences\x18\x07 \x01(\x04\x12\x10\n\x08\x66\x61ilures\x18\x08 \x01(\x04\x12\x15\n\rtotal_seconds\x18\t \x01(\x01\x12\x17\n\x0fslowest_seconds\x18\n \x01(\x01\x12\x1b\n\x0elast_inference\x18\x0b \x01(\x01H\x01\x88\x01\x01\x42\x15\n\x13_watch_seconds_leftB\x11\n\x0f_last_inference\"B\n\x0fReturnedVersion\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t2\xdb\x03\n\x07\x43ontrol\x12\\\n\rFlushCaptures\x12$.lightkeeper.v1.FlushCapturesRequest\x1a%.lightkeeper.v1.FlushCapturesResponse\x12P\n\tSwapModel\x12 .lightkeeper.v1.SwapModelRequest\x1a!.lightkeeper.v1.SwapModelResponse\x12X\n\rRollBackModel\x12$.lightkeeper.v1.RollBackModelRequest\x1a!.lightkeeper.v1.SwapModelResponse\x12\x62\n\x0fGetSwapProgress\x12&.lightkeeper.v1.GetSwapProgressRequest\x1a\'.lightkeeper.v1.GetSwapProgressResponse\x12\x62\n\x0fListModelStatus\x12&.lightkeeper.v1.ListModelStatusRequest\x1a\'.lightkeeper.v1.ListModelStatusResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,6 +35,30 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FLUSHCAPTURESREQUEST']._serialized_end=80
   _globals['_FLUSHCAPTURESRESPONSE']._serialized_start=82
   _globals['_FLUSHCAPTURESRESPONSE']._serialized_end=124
-  _globals['_CONTROL']._serialized_start=126
-  _globals['_CONTROL']._serialized_end=229
+  _globals['_SWAPMODELREQUEST']._serialized_start=126
+  _globals['_SWAPMODELREQUEST']._serialized_end=171
+  _globals['_ROLLBACKMODELREQUEST']._serialized_start=173
+  _globals['_ROLLBACKMODELREQUEST']._serialized_end=209
+  _globals['_SWAPMODELRESPONSE']._serialized_start=212
+  _globals['_SWAPMODELRESPONSE']._serialized_end=392
+  _globals['_PACKAGE']._serialized_start=394
+  _globals['_PACKAGE']._serialized_end=450
+  _globals['_COMPARISON']._serialized_start=453
+  _globals['_COMPARISON']._serialized_end=590
+  _globals['_OUTPUTCOMPARISON']._serialized_start=593
+  _globals['_OUTPUTCOMPARISON']._serialized_end=764
+  _globals['_GETSWAPPROGRESSREQUEST']._serialized_start=766
+  _globals['_GETSWAPPROGRESSREQUEST']._serialized_end=804
+  _globals['_GETSWAPPROGRESSRESPONSE']._serialized_start=806
+  _globals['_GETSWAPPROGRESSRESPONSE']._serialized_end=875
+  _globals['_LISTMODELSTATUSREQUEST']._serialized_start=877
+  _globals['_LISTMODELSTATUSREQUEST']._serialized_end=901
+  _globals['_LISTMODELSTATUSRESPONSE']._serialized_start=903
+  _globals['_LISTMODELSTATUSRESPONSE']._serialized_end=973
+  _globals['_MODELSTATUS']._serialized_start=976
+  _globals['_MODELSTATUS']._serialized_end=1342
+  _globals['_RETURNEDVERSION']._serialized_start=1344
+  _globals['_RETURNEDVERSION']._serialized_end=1410
+  _globals['_CONTROL']._serialized_start=1413
+  _globals['_CONTROL']._serialized_end=1888
 # @@protoc_insertion_point(module_scope)

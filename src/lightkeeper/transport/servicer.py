@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import cast
 
 from lightkeeper.service import AgentService
-from lightkeeper.transport import CONTROL, SERVICE, codec
+from lightkeeper.transport import CONTROL, SERVICE, codec, control_codec
 from lightkeeper.transport import agent_pb2 as wire
 from lightkeeper.transport import control_pb2 as control_wire
 from lightkeeper.transport.method import Caller, Method
@@ -30,7 +30,13 @@ class Servicer:
             "CaptureData": Method(self._capture_data),
             "GetCaptureDataStatus": Method(self._capture_data_status),
         }
-        control = {"FlushCaptures": Method(self._flush_captures, slow=True)}
+        control = {
+            "FlushCaptures": Method(self._flush_captures, slow=True),
+            "SwapModel": Method(self._swap_model, slow=True),
+            "RollBackModel": Method(self._roll_back_model, slow=True),
+            "GetSwapProgress": Method(self._swap_progress),
+            "ListModelStatus": Method(self._model_status),
+        }
         return {
             f"/{service}/{name}": method
             for service, its in ((SERVICE, methods), (CONTROL, control))
@@ -89,3 +95,24 @@ class Servicer:
         request = codec.parse(control_wire.FlushCapturesRequest, body)
         delivered = self._service.flush_captures(request.timeout_seconds)
         return control_wire.FlushCapturesResponse(delivered=delivered).SerializeToString()
+
+    def _swap_model(self, body: bytes, _caller: Caller) -> bytes:
+        request = codec.parse(control_wire.SwapModelRequest, body)
+        report = self._service.swap_model(request.name, request.url)
+        return control_codec.report_to_wire(report).SerializeToString()
+
+    def _roll_back_model(self, body: bytes, _caller: Caller) -> bytes:
+        name = codec.parse(control_wire.RollBackModelRequest, body).name
+        return control_codec.report_to_wire(self._service.roll_back_model(name)).SerializeToString()
+
+    def _swap_progress(self, body: bytes, _caller: Caller) -> bytes:
+        progress = self._service.swap_progress(codec.parse(control_wire.GetSwapProgressRequest, body).name)
+        response = control_wire.GetSwapProgressResponse()
+        if progress is not None:
+            response.stage, response.done, response.total = progress.stage, progress.done, progress.total
+        return response.SerializeToString()
+
+    def _model_status(self, body: bytes, _caller: Caller) -> bytes:
+        codec.parse(control_wire.ListModelStatusRequest, body)
+        statuses = [control_codec.status_to_wire(status) for status in self._service.model_status()]
+        return control_wire.ListModelStatusResponse(models=statuses).SerializeToString()

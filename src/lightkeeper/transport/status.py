@@ -49,6 +49,7 @@ STATUS: dict[type[errors.AgentError], StatusCode] = {
     errors.ResourcesExhausted: StatusCode.RESOURCE_EXHAUSTED,
     errors.DestinationUnusable: StatusCode.FAILED_PRECONDITION,
     errors.PackageRefused: StatusCode.FAILED_PRECONDITION,
+    errors.SwapRefused: StatusCode.FAILED_PRECONDITION,
     errors.NotImplementedHere: StatusCode.UNIMPLEMENTED,
     errors.InternalError: StatusCode.INTERNAL,
     errors.Unavailable: StatusCode.UNAVAILABLE,
