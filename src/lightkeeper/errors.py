@@ -1097,6 +1097,34 @@ class ItemDuplicate(CallInvalid):
     next_step = "send each name once"
 
 
+class PlanInvalid(CallInvalid):
+    """A deployment plan names no model, or one handle twice."""
+
+    reason = "PLAN_INVALID"
+    next_step = "give each model handle once, with the packaging job whose package it gets"
+
+
+class PackageNotReady(CallInvalid):
+    """An edge packaging job that a deployment plan names has not made its package."""
+
+    reason = "PACKAGE_NOT_READY"
+    next_step = "wait until DescribeEdgePackagingJob says COMPLETED, then create the plan"
+
+
+class PlanTagInvalid(CallInvalid):
+    """A `lightkeeper:` tag of a deployment plan says nothing that the hub knows."""
+
+    reason = "PLAN_TAG_INVALID"
+    next_step = "correct the tag; docs/hub.md lists those of a plan"
+
+
+class SelectionInvalid(CallInvalid):
+    """A stage does not say which devices it is for, or names devices that the fleet has not."""
+
+    reason = "SELECTION_INVALID"
+    next_step = "give the one member that goes with DeviceSubsetType, and devices that ListDevices shows"
+
+
 class CallUnreadable(HubRefusal):
     """The bytes of a call are not what the protocol sends."""
 
@@ -1239,6 +1267,20 @@ class TaggedResourceUnknown(ResourceMissing):
     next_step = "use the ARN that Describe or List gives"
 
 
+class PlanUnknown(ResourceMissing):
+    """There is no edge deployment plan of this name."""
+
+    reason = "PLAN_UNKNOWN"
+    next_step = "list the plans with ListEdgeDeploymentPlans"
+
+
+class StageUnknown(ResourceMissing):
+    """The deployment plan has no stage of this name."""
+
+    reason = "STAGE_UNKNOWN"
+    next_step = "look at the plan's stages with DescribeEdgeDeploymentPlan"
+
+
 class ResourceBusy(HubRefusal):
     """What the call names is in use, or there already."""
 
@@ -1264,6 +1306,34 @@ class DeviceExists(ResourceBusy):
     next_step = "change the device with UpdateDevices, or choose another name"
 
 
+class PlanExists(ResourceBusy):
+    """There is an edge deployment plan of this name."""
+
+    reason = "PLAN_EXISTS"
+    next_step = "choose another name, or delete the plan that has it"
+
+
+class PlanActive(ResourceBusy):
+    """A stage of the deployment plan is under way."""
+
+    reason = "PLAN_ACTIVE"
+    next_step = "stop the stage with StopEdgeDeploymentStage, and wait until it is STOPPED"
+
+
+class StageExists(ResourceBusy):
+    """The deployment plan has a stage of this name."""
+
+    reason = "STAGE_EXISTS"
+    next_step = "choose another name for the stage"
+
+
+class StageActive(ResourceBusy):
+    """The stage is under way."""
+
+    reason = "STAGE_ACTIVE"
+    next_step = "stop it with StopEdgeDeploymentStage, and wait until it is STOPPED"
+
+
 class ResourceConflict(HubRefusal):
     """The call does not fit the state that something is in."""
 
@@ -1273,6 +1343,20 @@ class ChangedMeanwhile(ResourceConflict):
 
     reason = "CHANGED_MEANWHILE"
     next_step = "look at it again, then repeat the call if it is still wanted"
+
+
+class StageNotStartable(ResourceConflict):
+    """The stage is under way, or every device has it."""
+
+    reason = "STAGE_NOT_STARTABLE"
+    next_step = "start a stage that is READYTODEPLOY, STOPPED or FAILED"
+
+
+class StageNotRunning(ResourceConflict):
+    """The stage is not under way."""
+
+    reason = "STAGE_NOT_RUNNING"
+    next_step = "look at the stage with DescribeEdgeDeploymentPlan: only one that is under way can be stopped"
 
 
 class ResourceLimit(HubRefusal):
@@ -1298,6 +1382,20 @@ class TagLimit(ResourceLimit):
 
     reason = "TAG_LIMIT"
     next_step = "remove tags with DeleteTags first"
+
+
+class StageLimit(ResourceLimit):
+    """A deployment plan would have more than 10 stages."""
+
+    reason = "STAGE_LIMIT"
+    next_step = "give a stage more devices, or make a second plan"
+
+
+class PlanLimit(ResourceLimit):
+    """There are as many deployment plans as there may be."""
+
+    reason = "PLAN_LIMIT"
+    next_step = "delete plans that are over, or raise the hub's setting plans_limit"
 
 
 class HubBusy(HubRefusal):

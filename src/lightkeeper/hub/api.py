@@ -33,7 +33,7 @@ from lightkeeper.hub.keys import Caller, DeviceCaller, Lookup
 from lightkeeper.hub.operations import HANDLERS, Handler
 from lightkeeper.hub.protocol import CONTROL, Operation, Protocol
 from lightkeeper.hub.settings import Settings
-from lightkeeper.hub.sigv4 import verify
+from lightkeeper.hub.sigv4 import signing_time_ms, verify
 from lightkeeper.hub.web import Request, Response
 
 HEALTH_PATH = "/health"
@@ -81,7 +81,8 @@ class Api:
         operation = self.protocol.operation(request)
         given = operation.decode(request)
         _require_allowed(operation, caller, given)
-        context = Context(self._database, self._settings, caller, now_ms, signature)
+        signed_ms = signing_time_ms(request)
+        context = Context(self._database, self._settings, caller, now_ms, signature, signed_ms=signed_ms)
         return operation.encode(self._handlers[operation.name](context, given))
 
 

@@ -22,19 +22,29 @@ SPENT_FOR_MS = (2 * SKEW_SECONDS + 60) * 1000
 class Context:
     """One call's surroundings. `now_ms` is when it came: every row the call writes has that time.
 
+    `signed_ms` is when its client signed it, by the client's clock, which is at most `SKEW_SECONDS` off.
+
     Invariant: a call that changes something does so once. The first transaction that ends well leaves the request's
     signature in the database, in the same transaction, so a copy of the request is refused by every process.
     """
 
-    __slots__ = ("_signature", "caller", "database", "now_ms", "settings")
+    __slots__ = ("_signature", "caller", "database", "now_ms", "settings", "signed_ms")
 
-    def __init__(
-        self, database: Database, settings: Settings, caller: Caller, now_ms: int, signature: bytes | None = None
+    def __init__(  # noqa: PLR0913 - what is known of a call
+        self,
+        database: Database,
+        settings: Settings,
+        caller: Caller,
+        now_ms: int,
+        signature: bytes | None = None,
+        *,
+        signed_ms: int | None = None,
     ) -> None:
         self.database = database
         self.settings = settings
         self.caller = caller
         self.now_ms = now_ms
+        self.signed_ms = now_ms if signed_ms is None else signed_ms
         self._signature = signature
 
     @contextmanager

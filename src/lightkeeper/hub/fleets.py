@@ -15,6 +15,7 @@ from lightkeeper.hub.context import Context
 from lightkeeper.hub.paging import between, matches, page
 from lightkeeper.hub.settings import Settings
 from lightkeeper.hub.tables.fleet import DEVICES, FLEETS
+from lightkeeper.hub.tables.rollout import PLANS
 
 _SORTED_BY = {
     "NAME": (FLEETS.c.name,),
@@ -102,6 +103,8 @@ def delete_fleet(context: Context, given: Input) -> Output:
         lock(connection, name)
         if connection.scalar(select(exists().where(DEVICES.c.fleet == name))):
             raise FleetOccupied(f"the device fleet {name} still has devices", fleet=name)
+        if connection.scalar(select(exists().where(PLANS.c.fleet == name))):
+            raise FleetOccupied(f"the device fleet {name} still has deployment plans", fleet=name)
         connection.execute(delete(FLEETS).where(FLEETS.c.name == name))
         tags.forget(connection, [fleet_arn(context.settings, name)])
     return {}

@@ -31,6 +31,20 @@ class Settings:
     devices_limit: int = 100_000
     """Devices a fleet may have."""
 
+    plans_limit: int = 1000
+
+    rollout_batch_size: str = "0.1"
+    rollout_failure_threshold: str = "0.1"
+    rollout_silence_threshold: str = "0.5"
+    rollout_device_timeout_seconds: int = 3600
+    """What a deployment plan does without tags (see `plansettings.py`)."""
+
+    registration_cache_seconds: int = 3600
+    """For how long a device may rely on its registration."""
+
+    heartbeat_days: int = 14
+    """How long hourly sums of heartbeats are kept."""
+
 
 def load(database: Database) -> Settings:
     """Return the hub's settings."""
@@ -50,7 +64,10 @@ def change(database: Database, given: Mapping[str, Any]) -> Settings:
     return load(database)
 
 
-_PATTERNS = {"region": r"[a-z0-9-]{1,63}", "account": r"[0-9]{12}"}
+_PATTERNS = {"region": r"[a-z0-9-]{1,63}", "account": r"[0-9]{12}"} | dict.fromkeys(
+    ("rollout_batch_size", "rollout_failure_threshold", "rollout_silence_threshold"),
+    r"[1-9][0-9]{0,6}|0\.(?!0+\Z)[0-9]{1,6}|1\.0{1,6}",
+)
 
 
 def _checked(name: str, value: Any, defaults: Mapping[str, Any]) -> Any:

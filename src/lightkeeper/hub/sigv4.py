@@ -91,6 +91,12 @@ def verify(request: Request, lookup: Lookup, now_ms: int) -> tuple[Caller, bytes
     return key.caller, expected if ONE_OF_A_KIND in signed else None
 
 
+def signing_time_ms(request: Request) -> int:
+    """Return when a request was signed that `verify` let pass."""
+    signed = datetime.strptime(request.header("x-amz-date") or "", _TIME).replace(tzinfo=UTC)
+    return int(signed.timestamp() * 1000)
+
+
 def _require_present(stamp: str, day: str, now_ms: int) -> None:
     now = datetime.fromtimestamp(now_ms / 1000, UTC)
     try:

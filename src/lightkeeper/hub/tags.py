@@ -17,6 +17,7 @@ from lightkeeper.hub.context import Context
 from lightkeeper.hub.database import put
 from lightkeeper.hub.paging import page
 from lightkeeper.hub.tables.fleet import DEVICES, FLEETS, TAGS
+from lightkeeper.hub.tables.rollout import PLANS
 
 TAGS_LIMIT = 50
 
@@ -33,8 +34,13 @@ def _fleet_or_device(names: Sequence[str]) -> ColumnElement[bool] | None:
             return None
 
 
+def _plan(names: Sequence[str]) -> ColumnElement[bool] | None:
+    return exists().where(PLANS.c.name == names[0]) if len(names) == 1 else None
+
+
 KINDS: Mapping[str, Callable[[Sequence[str]], ColumnElement[bool] | None]] = {
     "device-fleet": _fleet_or_device,
+    "edge-deployment": _plan,
 }
 """From the names in an ARN, after its kind, to the condition that such a resource is there; None for no such ARN."""
 

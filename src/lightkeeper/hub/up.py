@@ -10,6 +10,7 @@ from lightkeeper.hub.database import Database
 from lightkeeper.hub.keys import OperatorKey, OperatorKeys
 from lightkeeper.hub.server import Listener, Server
 from lightkeeper.hub.settings import Settings, load
+from lightkeeper.hub.ticker import Ticker
 
 API_LISTENER = "api"
 
@@ -36,15 +37,18 @@ class Hub:
         self.keys = OperatorKeys(self.database)
         self.operator_key: OperatorKey = self.keys.first(now_ms())
         self.api = Api(self.database, self.settings, self.keys, now_ms)
+        self._ticker = Ticker(self.database, self.settings, now_ms)
         self._host = host
         self._server = Server([Listener(API_LISTENER, host, port, self.api)])
 
     def start(self) -> Addresses:
         """Begin to answer. Raises `ListenerUnusable`."""
         ports = self._server.start()
+        self._ticker.start()
         return Addresses(f"http://{self._host}:{ports[API_LISTENER]}")
 
     def stop(self) -> None:
         """Finish what is under way and let go of everything."""
         self._server.stop()
+        self._ticker.stop()
         self.database.close()

@@ -1,0 +1,52 @@
+"""Retention: what is old goes, a bounded piece at a time, so that no heartbeat waits for it."""
+
+from __future__ import annotations
+
+import logging
+
+from sqlalchemy import ColumnElement, Connection, Table, delete, select, tuple_
+
+from lightkeeper.hub.database import Database
+from lightkeeper.hub.rollout import Progress
+from lightkeeper.hub.settings import Settings
+from lightkeeper.hub.tables.heartbeat import HOURS
+from lightkeeper.hub.tables.rollout import DEPLOYMENTS
+
+DAY_MS = 86_400_000
+ROWS_A_PIECE = 500
+"""Rows deleted in one transaction."""
+PIECES_A_SWEEP = 200
+
+_FORGOTTEN = DEPLOYMENTS.c.stage.is_(None) & DEPLOYMENTS.c.progress.in_(
+    [Progress.SUCCEEDED, Progress.FAILED, Progress.SUPERSEDED]
+)
+
+log = logging.getLogger(__name__)
+
+
+def sweep(database: Database, settings: Settings, now_ms: int) -> int:
+    """Delete hours, and deployments that no plan has any more, that are older than the setting; return how many rows.
+
+    What a sweep does not come to is left for the next one, a minute later.
+    """
+    before_ms = now_ms - settings.heartbeat_days * DAY_MS
+    deleted = 0
+    for _ in range(PIECES_A_SWEEP):
+        with database.write(durable=False) as connection:
+            piece = _delete_some(connection, HOURS, HOURS.c.hour_ms < before_ms)
+            piece += _delete_some(connection, DEPLOYMENTS, _FORGOTTEN & (DEPLOYMENTS.c.since_ms < before_ms))
+        deleted += piece
+        if piece < ROWS_A_PIECE:
+            break
+    if deleted:
+        log.info("retention_swept", extra={"rows": deleted, "days": settings.heartbeat_days})
+    return deleted
+
+
+def _delete_some(connection: Connection, table: Table, old: ColumnElement[bool]) -> int:
+    key = list(table.primary_key)
+    some = select(*key).where(old).limit(ROWS_A_PIECE)
+    rows = connection.execute(some).all()
+    if not rows:
+        return 0
+    return connection.execute(delete(table).where(tuple_(*key).in_([tuple(row) for row in rows]))).rowcount
