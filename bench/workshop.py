@@ -88,7 +88,7 @@ class Server:
 
     def memory(self) -> Memory:
         """Return the memory of the process, and of those it started, now."""
-        found = [memory_of(pid) for pid in self._pids()]
+        found = [memory_of(pid) for pid in self.pids()]
         return Memory(sum(item.rss_bytes for item in found), sum(item.pss_bytes for item in found))
 
     def processor_seconds(self) -> float:
@@ -98,7 +98,7 @@ class Server:
     def threads(self) -> list[Thread]:
         """Return every thread of every process, now."""
         found = []
-        for pid in self._pids():
+        for pid in self.pids():
             for folder in Path(f"/proc/{pid}/task").glob("*"):
                 with suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
                     found.append(Thread.of(folder))
@@ -117,7 +117,8 @@ class Server:
             with suppress(psutil.NoSuchProcess):
                 left.kill()
 
-    def _pids(self) -> list[int]:
+    def pids(self) -> list[int]:
+        """Return the process, and those it started."""
         return [process.pid for process in self._process_tree()]
 
     def _process_tree(self) -> list[psutil.Process]:

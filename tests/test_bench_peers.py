@@ -56,7 +56,7 @@ def results(p50_us: float) -> PeerResults:
     }
     cell = Cell("small", BYTES, H2LOAD, ALONE, rounds)
     lives = {NATIVE: Life([0.3, 0.5, 0.4], 90 * MIB, 0.001)}
-    return PeerResults("full", "2026-01-01", {}, {NATIVE: "ours"}, {TRITON: "no Python\nmore"}, [cell], lives)
+    return PeerResults("full", "2026-01-01", {}, {NATIVE: "ours"}, {TRITON: "no Python"}, [cell], lives, [])
 
 
 def test_a_missed_target_says_by_how_much() -> None:

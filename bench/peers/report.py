@@ -8,6 +8,7 @@ from rich.console import Console
 
 from bench.comparison import Ratio
 from bench.load import HOW_TO_GET_H2LOAD, Load
+from bench.peers import profile
 from bench.peers.contestants import NATIVE
 from bench.peers.driver import BYTES, SHARED_MEMORY
 from bench.peers.results import ALONE, CLIENT, FEW, H2LOAD, MANY, Cell, PeerResults, Target
@@ -60,6 +61,8 @@ def tables(results: PeerResults) -> Iterator[Table]:
                 if alone:
                     many = {number: results.cell(model, carrier, client, number) for number in (FEW, MANY)}
                     yield _comparison(f"{model} {said}, {client}", alone, many)
+    if results.profiles:
+        yield profile.table("Where the agent's processor time goes (us a call; by bytes, h2load)", results.profiles)
     yield Table(
         "Cold start and memory",
         ("", "first answer (s)", "fastest", "slowest", "memory (PSS, MiB)", "idle, of one processor"),
@@ -91,7 +94,10 @@ def to_markdown(results: PeerResults, *, rounds: int, turn_seconds: float, threa
     lines += [f"- {name}: {value}" for name, value in results.machine.items()]
     lines += ["", "## Contestants", ""]
     lines += [f"- **{name}**: {said}." for name, said in results.about.items()]
-    lines += [f"- **{name}** is not there: {why.splitlines()[0]}." for name, why in results.skipped.items()]
+    for name, why in results.skipped.items():
+        lines.append(f"- **{name}** is not {'everywhere' if name in results.about else 'there'}: {why}.")
+    if not results.profiles:
+        lines += ["", f"{profile.HOW_TO_GET_PERF}: there is no profile."]
     if results.cell("small", BYTES, H2LOAD, ALONE) is None:
         lines += ["", f"{HOW_TO_GET_H2LOAD}: only the usual clients were measured, and no target."]
     first, *others = tables(results)

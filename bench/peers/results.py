@@ -10,6 +10,7 @@ from bench.comparison import Ratio, median_load
 from bench.load import Load
 from bench.peers.contestants import ASYNCIO, ECHO, GRPCIO, INSIDE, NATIVE, SYNC
 from bench.peers.driver import BYTES, SHARED_MEMORY
+from bench.peers.profile import Profile
 
 Figure = Callable[[Load], float]
 
@@ -117,6 +118,8 @@ class PeerResults:
     skipped: Mapping[str, str]
     cells: Sequence[Cell]
     lives: Mapping[str, Life]
+    profiles: Sequence[Profile]
+    """Where the agent's processor time goes; empty without perf."""
 
     def cell(self, model: str, carrier: str, client: str, in_flight: int) -> Cell | None:
         """Return one cell, or None where it was not measured."""

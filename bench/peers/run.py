@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,16 +18,20 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from bench import load, machine
 from bench.comparison import take_turns
 from bench.load import Load
-from bench.peers.contestants import CONTESTANTS, ECHO, INSIDE, Contestant, Scene, catalog_of
+from bench.peers import profile
+from bench.peers.contestants import CONTESTANTS, ECHO, INSIDE, NATIVE, Contestant, Scene, catalog_of
 from bench.peers.driver import BYTES, SHARED_MEMORY
+from bench.peers.profile import Profile
 from bench.peers.results import ALONE, CLIENT, FEW, H2LOAD, MANY, Cell, Life, PeerResults
 from bench.peers.stage import Running, check, first_answer
 from bench.workshop import Workshop
 from lightkeeper.runtimes.onnx import SPIN_MICROSECONDS
 
 MODELS = ("small", "image", "network")
-WARM_UP_CALLS_EACH = 4
+PROFILED = (("small", ALONE), ("small", MANY), ("network", ALONE))
+WARM_UP_CALLS_EACH = 3
 IDLE_SECONDS = 1.0
+REASON_CHARACTERS = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +43,14 @@ class Effort:
     cold_starts: int
     in_flight: tuple[int, ...]
     models: tuple[str, ...]
+    profile_seconds: float
+    profiled: tuple[tuple[str, int], ...]
 
 
 EFFORTS = {
-    "full": Effort(5, 0.5, 5, (ALONE, FEW, MANY), MODELS),
-    "quick": Effort(3, 0.1, 1, (ALONE, FEW, MANY), MODELS),
-    "smoke": Effort(1, 0.02, 1, (ALONE, FEW), ("small", "image")),
+    "full": Effort(5, 0.5, 3, (ALONE, FEW, MANY), MODELS, 3.0, PROFILED),
+    "quick": Effort(3, 0.1, 1, (ALONE, FEW, MANY), ("small", "network"), 1.0, PROFILED),
+    "smoke": Effort(1, 0.02, 1, (ALONE, FEW), ("small", "image"), 0.1, (("small", ALONE),)),
 }
 
 
@@ -62,15 +69,17 @@ class Run:
         described = machine.describe()
         with tempfile.TemporaryDirectory(prefix="bench-") as folder:
             self._say("making models, an authority and packages")
-            scene = self._scene(Path(folder))
+            scene = scene_in(Path(folder), self._effort.models)
             with _progress() as progress:
                 lives = dict(self._alone(scene, progress))
                 self._contestants = [item for item in self._contestants if item.name in lives]
-                cells = list(self._in_turns(scene, progress))
+                with self._everybody(scene, progress) as running:
+                    cells = list(self._in_turns(running, progress))
+                    profiles = list(self._profiles(running))
         described["load average after"] = f"{os.getloadavg()[0]:.1f} (the run itself is part of it)"
         about = {item.name: item.about for item in self._contestants}
         date = f"{datetime.now(UTC):%Y-%m-%d}"
-        return PeerResults(self._effort_name, date, described, about, self.skipped, cells, lives)
+        return PeerResults(self._effort_name, date, described, about, self.skipped, cells, lives, profiles)
 
     def _is_there(self, contestant: Contestant) -> bool:
         why = contestant.reason_to_skip()
@@ -79,13 +88,8 @@ class Run:
         return why is None
 
     def _skip(self, contestant: Contestant, why: str) -> None:
-        self.skipped[contestant.name] = why
+        self.skipped[contestant.name] = why.strip().splitlines()[-1][:REASON_CHARACTERS]
         self._say(f"without {contestant.name}: {why}")
-
-    def _scene(self, folder: Path) -> Scene:
-        workshop = Workshop(folder, names=self._effort.models)
-        catalog = catalog_of(workshop.models, folder, threads=workshop.threads, spin_microseconds=SPIN_MICROSECONDS)
-        return Scene(folder, catalog, workshop)
 
     def _alone(self, scene: Scene, progress: Progress) -> Iterator[tuple[str, Life]]:
         expected: dict[str, list[float]] = {}
@@ -135,7 +139,8 @@ class Run:
         finally:
             running.stop()
 
-    def _in_turns(self, scene: Scene, progress: Progress) -> Iterator[Cell]:
+    @contextmanager
+    def _everybody(self, scene: Scene, progress: Progress) -> Iterator[dict[str, Running]]:
         with ExitStack() as stack:
             task = progress.add_task("starting all", total=len(self._contestants))
             running: dict[str, Running] = {}
@@ -144,13 +149,28 @@ class Run:
                 stack.callback(one.stop)
                 one.answer("small", BYTES)
                 progress.advance(task)
-            wanted = list(self._cells())
-            task = progress.add_task("in turns", total=len(wanted))
-            for model, carrier, client, in_flight in wanted:
-                progress.update(task, description=f"{model} by {carrier}, {client}, {in_flight} in flight")
-                turns = self._turns(running, model, carrier, client, in_flight)
-                yield Cell(model, carrier, client, in_flight, take_turns(turns, self._effort.rounds))
-                progress.advance(task)
+            yield running
+
+    def _in_turns(self, running: dict[str, Running], progress: Progress) -> Iterator[Cell]:
+        wanted = list(self._cells())
+        task = progress.add_task("in turns", total=len(wanted))
+        for model, carrier, client, in_flight in wanted:
+            progress.update(task, description=f"{model} by {carrier}, {client}, {in_flight} in flight")
+            yield Cell(model, carrier, client, in_flight, self._rounds(running, model, carrier, client, in_flight))
+            progress.advance(task)
+
+    def _profiles(self, running: Mapping[str, Running]) -> Iterator[Profile]:
+        if NATIVE not in running or not load.has_h2load():
+            return
+        if not profile.has_perf():
+            self._say(f"{profile.HOW_TO_GET_PERF}: no profile")
+            return
+        self._say("profiling the agent")
+        try:
+            for model, in_flight in self._effort.profiled:
+                yield profile.take(running[NATIVE], model, BYTES, in_flight, self._effort.profile_seconds)
+        except (RuntimeError, OSError, subprocess.SubprocessError) as error:
+            self._say(f"no profile: {error}")
 
     def _cells(self) -> Iterator[tuple[str, str, str, int]]:
         for model in self._effort.models:
@@ -159,29 +179,61 @@ class Run:
                     for in_flight in self._effort.in_flight:
                         yield model, carrier, client, in_flight
 
-    def _turns(
+    def _rounds(
+        self, running: dict[str, Running], model: str, carrier: str, client: str, in_flight: int
+    ) -> dict[str, list[Load]]:
+        """Let everyone who can take part have a turn each round. Who fails is left out from then on, and named."""
+        while True:
+            turn = ""
+
+            def named(name: str, call: Callable[[], Load]) -> Callable[[], Load]:
+                def run() -> Load:
+                    nonlocal turn
+                    turn = name
+                    return call()
+
+                return run
+
+            try:
+                turns = {}
+                for name, call in self._calls(running, model, carrier, client, in_flight).items():
+                    turn = name
+                    turns[name] = named(name, _turn(call, in_flight, self._effort.turn_seconds))
+                return take_turns(turns, self._effort.rounds)
+            except (RuntimeError, OSError, subprocess.SubprocessError) as error:
+                where = f"{model} by {carrier}, {client}, {in_flight} in flight"
+                self._skip(running.pop(turn).contestant, f"it failed from here on: {where}: {error}")
+
+    def _calls(
         self, running: Mapping[str, Running], model: str, carrier: str, client: str, in_flight: int
-    ) -> dict[str, Callable[[], Load]]:
-        turns = {}
+    ) -> dict[str, Callable[[int], Load]]:
+        found = {}
         for name, one in running.items():
             if name == INSIDE:
-                call = one.by_client(model, BYTES, in_flight)
+                found[name] = one.by_client(model, BYTES, in_flight)
             elif carrier not in one.contestant.carriers:
                 continue
             elif client == H2LOAD:
-                call = one.by_h2load(model, carrier, in_flight)
+                found[name] = one.by_h2load(model, carrier, in_flight)
             else:
-                call = one.by_client(model, carrier, in_flight)
-            turns[name] = _turn(call, in_flight, self._effort.turn_seconds)
-        return turns
+                found[name] = one.by_client(model, carrier, in_flight)
+        return found
+
+
+def scene_in(folder: Path, models: Sequence[str]) -> Scene:
+    """Make the models of these names and all that contestants need, in an empty folder."""
+    workshop = Workshop(folder, names=models)
+    catalog = catalog_of(workshop.models, folder, threads=workshop.threads, spin_microseconds=SPIN_MICROSECONDS)
+    return Scene(folder, catalog, workshop)
 
 
 def _turn(call: Callable[[int], Load], in_flight: int, seconds: float) -> Callable[[], Load]:
-    """Return a turn of about so many seconds, by the pace of a first few calls, which also warm up."""
+    """Return a turn of about so many seconds, by the pace of some first calls, which also warm up."""
     least = WARM_UP_CALLS_EACH * in_flight
-    rough = call(least)
-    better = call(max(least, int(rough.per_second * seconds / 4) // in_flight * in_flight))
-    calls = max(least, int(better.per_second * seconds) // in_flight * in_flight)
+    pace = call(least).per_second
+    if least < pace * seconds / 4:
+        pace = call(int(pace * seconds / 4) // in_flight * in_flight).per_second
+    calls = max(least, int(pace * seconds) // in_flight * in_flight)
     return lambda: call(calls)
 
 

@@ -33,17 +33,17 @@ class Models:
         self._sessions = {name: catalog.open(name) for name in os.environ["BENCH_MODELS"].split(",")}
 
     @bentoml.api
-    def small(self, x: File, /) -> Response:
+    def small(self, x: File, /) -> File:
         """Answer with the small model."""
         return self._answer("small", x)
 
     @bentoml.api
-    def image(self, x: File, /) -> Response:
+    def image(self, x: File, /) -> File:
         """Answer with the picture's tiny model."""
         return self._answer("image", x)
 
     @bentoml.api
-    def network(self, x: File, /) -> Response:
+    def network(self, x: File, /) -> File:
         """Answer with the picture's real model."""
         return self._answer("network", x)
 
