@@ -62,6 +62,9 @@ release: $(TOOLS) ## build the archives for devices into dist/ (needs go; ARGS="
 test-swap: $(STAMP) ## swap a model 100 times under 8 callers, over each server; no call may fail (a minute)
 	LIGHTKEEPER_SWAPS=100 $(BIN)/pytest -q tests/models/test_storm.py --timeout 1800
 
+test-job-crash: $(STAMP) ## kill the hub's workers and hubs 100 times in the middle of jobs (five minutes)
+	LIGHTKEEPER_JOB_KILLS=100 $(BIN)/pytest tests/hub/test_job_crash.py --timeout 1800
+
 demo: $(STAMP)   ## read a scanned page through an agent with three signed models
 	@$(BIN)/python -m demo
 

@@ -36,6 +36,8 @@ exit codes, and `docs/errors.md` is generated from it.
     |   |-- ResourceConflict        ... that does not fit the state something is in
     |   |-- ResourceLimit           ... for more of something than there may be
     |   `-- HubBusy                 ... just now; a later try may pass
+    |-- JobFailed               the work of a job of the hub cannot be done
+    |   `-- JobInterrupted          ... this time; a later attempt may do it
     |-- InternalError           a fault of the agent or of a model, not of the caller
     |-- NotImplementedHere      a method this build does not offer
     `-- Unavailable             the agent is stopping, or cannot be reached
@@ -1414,6 +1416,157 @@ class DatabaseBusy(HubBusy):
 
     reason = "DATABASE_BUSY"
     next_step = "try again a little later; if it lasts, look at the database's load"
+
+
+# --- the hub's jobs --------------------------------------------------------------------------------------------------
+
+
+class JobUnknown(ResourceMissing):
+    """There is no job of this name."""
+
+    reason = "JOB_UNKNOWN"
+    next_step = "check the name; ListCompilationJobs and ListEdgePackagingJobs have them all"
+
+
+class JobNameTaken(ResourceBusy):
+    """There is a job of this name already."""
+
+    reason = "JOB_NAME_TAKEN"
+    next_step = "choose another name, or delete the compilation job of this name once it has ended"
+
+
+class JobEnded(CallInvalid):
+    """A job that has ended cannot be stopped."""
+
+    reason = "JOB_ENDED"
+    next_step = "look at the job's status first; a job that has ended needs no stopping"
+
+
+class JobNotEnded(CallInvalid):
+    """A job that has not ended cannot be deleted, and what it will write cannot be used."""
+
+    reason = "JOB_NOT_ENDED"
+    next_step = "wait until the job has ended, or stop it"
+
+
+class JobLimit(ResourceLimit):
+    """As many jobs wait as may wait."""
+
+    reason = "JOB_LIMIT"
+    next_step = "wait until some have ended, or raise the hub's setting jobs_limit"
+
+
+class JobUnsupported(CallInvalid):
+    """The job asks for something that this hub does not do."""
+
+    reason = "JOB_UNSUPPORTED"
+    next_step = "change the request as the message says"
+
+
+class JobFailed(AgentError):
+    """The work of a job of the hub cannot be done."""
+
+
+class FrameworkUnsupported(JobFailed):
+    """The hub compiles ONNX models alone."""
+
+    reason = "FRAMEWORK_UNSUPPORTED"
+    next_step = "convert the model to ONNX with the tool that the message names, and give Framework ONNX"
+
+
+class ModelShapesMismatch(JobFailed):
+    """The inputs that a job declares are not those of its model."""
+
+    reason = "MODEL_SHAPES_MISMATCH"
+    next_step = "correct DataInputConfig: the model's own names, and its shapes where they are fixed"
+
+
+class CompiledModelChanged(JobFailed):
+    """The object of a compilation job is not what the job wrote."""
+
+    reason = "COMPILED_MODEL_CHANGED"
+    next_step = "compile the model again; its artefact was replaced since"
+
+
+class ObjectAddressInvalid(CallInvalid):
+    """An address is not `s3://BUCKET/KEY`."""
+
+    reason = "OBJECT_ADDRESS_INVALID"
+    next_step = "give s3://BUCKET/KEY, without a query and without . or .. in the key"
+
+
+class ObjectMissing(JobFailed):
+    """There is no such object, or no such bucket."""
+
+    reason = "OBJECT_MISSING"
+    next_step = "check the bucket and the key (aws s3 ls), and upload the file first"
+
+
+class ObjectDenied(JobFailed):
+    """The hub may not read or write there."""
+
+    reason = "OBJECT_DENIED"
+    next_step = "let the hub's S3 credentials read the input and write the output location"
+
+
+class ObjectTooLarge(JobFailed):
+    """The object is larger than the hub takes."""
+
+    reason = "OBJECT_TOO_LARGE"
+    next_step = "give a smaller model, or raise the hub's limit"
+
+
+class ObjectNotStored(JobFailed):
+    """The store refuses the request."""
+
+    reason = "OBJECT_NOT_STORED"
+    next_step = "look up what the store's answer means; it is in the message"
+
+
+class JobTimedOut(JobFailed):
+    """The work took longer than it may."""
+
+    reason = "JOB_TIMED_OUT"
+    next_step = "raise StoppingCondition.MaxRuntimeInSeconds, up to the hub's own limit, or give a smaller model"
+
+
+class JobOutOfMemory(JobFailed):
+    """The work needs more memory than its process may take."""
+
+    reason = "JOB_OUT_OF_MEMORY"
+    next_step = "give a smaller model, or raise the hub's limit on a job's memory"
+
+
+class JobAttemptsSpent(JobFailed):
+    """The work was begun again and again, and never came to an end."""
+
+    reason = "JOB_ATTEMPTS_SPENT"
+    next_step = "look into the hub's log for why its processes died; try the model with its own tools"
+
+
+class JobInterrupted(JobFailed):
+    """The work could not be done this time; a later attempt may do it."""
+
+
+class ObjectStoreUnreachable(JobInterrupted):
+    """The store does not answer, or is busy."""
+
+    reason = "OBJECT_STORE_UNREACHABLE"
+    next_step = "check that the S3 that the hub uses runs and can be reached, then create the job again"
+
+
+class WorkerDied(JobInterrupted):
+    """The process that did the work died."""
+
+    reason = "WORKER_DIED"
+    next_step = "try the model with its own tools (onnx.checker, onnxruntime); look into the hub's log"
+
+
+class WorkWithdrawn(JobInterrupted):
+    """The job was stopped, is another process's by now, or the hub is stopping."""
+
+    reason = "WORK_WITHDRAWN"
+    next_step = "nothing: the job ends, or another process takes it up"
 
 
 # --- the agent's own -------------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ NEVER_ANSWERED = (
     errors.ReadingError,
     errors.HubUnusable,
     errors.HubRefusal,
+    errors.JobFailed,
 )
 """The agent does not start with these, or a command or the hub raises them: no call to the agent ends with one."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from lightkeeper.hub import devices, fleets, report, tags
+from lightkeeper.hub import compilation, devices, fleets, packaging, report, tags
 from lightkeeper.hub.context import Context
 
 Handler = Callable[[Context, Mapping[str, Any]], dict[str, Any]]
@@ -29,4 +29,11 @@ HANDLERS: Mapping[str, Handler] = {
     "AddTags": tags.add,
     "ListTags": tags.list_tags,
     "DeleteTags": tags.remove,
+    "CreateCompilationJob": compilation.create,
+    "DescribeCompilationJob": compilation.describe,
+    "StopCompilationJob": compilation.stop,
+    "DeleteCompilationJob": compilation.delete,
+    "CreateEdgePackagingJob": packaging.create,
+    "DescribeEdgePackagingJob": packaging.describe,
+    "StopEdgePackagingJob": packaging.stop,
 }

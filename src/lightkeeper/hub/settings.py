@@ -31,6 +31,9 @@ class Settings:
     devices_limit: int = 100_000
     """Devices a fleet may have."""
 
+    jobs_limit: int = 1000
+    """Compilation and packaging jobs that may wait or run at once."""
+
     plans_limit: int = 1000
 
     rollout_batch_size: str = "0.1"

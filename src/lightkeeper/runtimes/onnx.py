@@ -85,7 +85,7 @@ class OnnxRuntime:
 
         Raises `ModelUnreadable`, `ModelTypeUnsupported` or `MemoryShort`.
         """
-        onnxruntime = _library()
+        onnxruntime = library()
         try:
             session = onnxruntime.InferenceSession(
                 str(model),
@@ -94,12 +94,12 @@ class OnnxRuntime:
                 enable_fallback=0,  # it prints, and opens the model a second time in the same way
                 read_config_from_model=0,  # a model does not choose the agent's threads
             )
-        except _faults(onnxruntime) as fault:
+        except faults(onnxruntime) as fault:
             reason = _reason(fault)
             if _is_out_of_memory(fault):
                 raise MemoryShort(f"no memory for {model.name}: {reason}", file=model.name) from fault
             raise ModelUnreadable(f"{model.name} cannot be opened: {reason}", file=model.name) from fault
-        return OnnxSession(session, _faults(onnxruntime))
+        return OnnxSession(session, faults(onnxruntime))
 
     def _session_options(self, onnxruntime: ModuleType) -> Any:
         options = onnxruntime.SessionOptions()
@@ -139,7 +139,7 @@ class OnnxSession:
         give_back_memory()
 
 
-def _library() -> ModuleType:
+def library() -> ModuleType:
     """Return `onnxruntime`, silent and without telemetry."""
     import onnxruntime
 
@@ -148,7 +148,7 @@ def _library() -> ModuleType:
     return onnxruntime  # type: ignore[no-any-return]  # the package has no types
 
 
-def _faults(onnxruntime: ModuleType) -> tuple[type[Exception], ...]:
+def faults(onnxruntime: ModuleType) -> tuple[type[Exception], ...]:
     """Return what ONNX Runtime raises: its own exceptions have no common base, and its binding adds built-in ones."""
     own = vars(onnxruntime.capi.onnxruntime_pybind11_state).values()
     exceptions = (item for item in own if isinstance(item, type) and issubclass(item, Exception))
