@@ -248,3 +248,57 @@ def test_what_can_never_be_packaged_is_refused_at_once(
     code, message = refused(sagemaker.create_edge_packaging_job, **packaging(unique(), compiled, **changed))
     assert code == "ValidationException"
     assert words in message
+
+
+def test_compilation_jobs_are_listed_page_by_page(sagemaker: Any, unique: Callable[[], str]) -> None:
+    """By name, by time or by status, all of them or some; each once."""
+    mark = unique()
+    names = [f"{mark}-{letter}" for letter in "cab"]
+    for name in names:
+        sagemaker.create_compilation_job(**request(name))
+    sagemaker.stop_compilation_job(CompilationJobName=names[1])
+
+    def listed(**given: Any) -> list[str]:
+        pages = sagemaker.get_paginator("list_compilation_jobs").paginate(
+            NameContains=mark, PaginationConfig={"PageSize": 2}, **given
+        )
+        return [job["CompilationJobName"] for page in pages for job in page["CompilationJobSummaries"]]
+
+    assert listed() == names
+    assert listed(SortOrder="Descending") == names[::-1]
+    assert listed(SortBy="Name") == sorted(names)
+    assert listed(SortBy="Status") == [names[2], names[0], names[1]]
+    assert listed(StatusEquals="STOPPED") == [names[1]]
+    created = sagemaker.describe_compilation_job(CompilationJobName=names[0])["CreationTime"]
+    assert names[0] not in listed(CreationTimeAfter=created)
+    (job,) = sagemaker.list_compilation_jobs(NameContains=names[1])["CompilationJobSummaries"]
+    assert (job["CompilationTargetDevice"], job["CompilationJobStatus"]) == ("ml_c5", "STOPPED")
+    assert job["CreationTime"] <= job["CompilationEndTime"] == job["LastModifiedTime"]
+
+
+def test_packaging_jobs_are_listed_by_model_too(sagemaker: Any, compiled: str, unique: Callable[[], str]) -> None:
+    """As their shapes have it."""
+    mark = unique()
+    for model in ("b", "a"):
+        sagemaker.create_edge_packaging_job(**packaging(f"{mark}-{model}", compiled, ModelName=f"{mark}-model-{model}"))
+    pages = sagemaker.get_paginator("list_edge_packaging_jobs").paginate(
+        ModelNameContains=f"{mark}-model", SortBy="MODEL_NAME", PaginationConfig={"PageSize": 1}
+    )
+    found = [job for page in pages for job in page["EdgePackagingJobSummaries"]]
+    assert [job["EdgePackagingJobName"] for job in found] == [f"{mark}-a", f"{mark}-b"]
+    assert found[0]["CompilationJobName"] == compiled
+    assert (found[0]["ModelName"], found[0]["ModelVersion"]) == (f"{mark}-model-a", "1.0")
+
+
+def test_jobs_keep_their_tags(sagemaker: Any, compiled: str, unique: Callable[[], str]) -> None:
+    """As long as they are there."""
+    name, tags = unique(), [{"Key": "line", "Value": "7"}]
+    arn = sagemaker.create_compilation_job(**request(name), Tags=tags)["CompilationJobArn"]
+    assert sagemaker.list_tags(ResourceArn=arn)["Tags"] == tags
+    sagemaker.stop_compilation_job(CompilationJobName=name)
+    sagemaker.delete_compilation_job(CompilationJobName=name)
+    sagemaker.create_compilation_job(**request(name))
+    assert sagemaker.list_tags(ResourceArn=arn)["Tags"] == []
+    sagemaker.create_edge_packaging_job(**packaging(name, compiled), Tags=tags)
+    arn = sagemaker.describe_edge_packaging_job(EdgePackagingJobName=name)["EdgePackagingJobArn"]
+    assert sagemaker.list_tags(ResourceArn=arn)["Tags"] == tags

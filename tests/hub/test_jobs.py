@@ -77,7 +77,7 @@ def status(jobs: Jobs, name: str = "job") -> Status:
 
 def test_a_job_goes_from_starting_over_inprogress_to_completed(jobs: Jobs, clock: Clock) -> None:
     """Its times and its artefact are kept."""
-    jobs.create(Kind.PACKAGING, "job", {"a": [1]}, "model")
+    jobs.create(Kind.PACKAGING, "job", {"a": [1]}, model_name="model")
     before = jobs.get(Kind.PACKAGING, "job")
     assert (before.status, before.request) == (Status.STARTING, {"a": [1]})
     assert (before.started_ms, before.artifact) == (None, None)

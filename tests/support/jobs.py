@@ -92,7 +92,7 @@ class JobShop:
             "RoleArn": ROLE,
             "OutputConfig": {"S3OutputLocation": f"s3://{self.bucket}/packages/"},
         }
-        self.jobs.create(Kind.PACKAGING, name, request, model)
+        self.jobs.create(Kind.PACKAGING, name, request, model_name=model)
 
     def run(self, kind: Kind, name: str, runner: JobRunner | None = None) -> Job:
         """Do the one job that waits, as soon as it is due, in this process, and return how it ended."""

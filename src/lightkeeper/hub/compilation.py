@@ -5,19 +5,29 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from sqlalchemy import ColumnElement, select
+
 from lightkeeper.errors import JobUnsupported
-from lightkeeper.hub import declared, targets
-from lightkeeper.hub.arns import arn
+from lightkeeper.hub import arns, declared, tags, targets
 from lightkeeper.hub.context import Context
-from lightkeeper.hub.jobs import Job, Jobs, Kind, Status
+from lightkeeper.hub.jobs import Job, Jobs, Kind, Status, job_of
 from lightkeeper.hub.jobwork import artifact_address
 from lightkeeper.hub.objects import Address
+from lightkeeper.hub.paging import between, matches, page
+from lightkeeper.hub.tables.job import JOBS
 
 Input = Mapping[str, Any]
 Output = dict[str, Any]
 
 KEPT = ("RoleArn", "InputConfig", "OutputConfig", "StoppingCondition", "VpcConfig")
 """What Describe gives back as it was given. Roles and networks are the service's; the hub has no use for them."""
+
+
+_SORTED_BY: Mapping[str, tuple[ColumnElement[Any], ...]] = {
+    "Name": (JOBS.c.name,),
+    "CreationTime": (JOBS.c.created_ms, JOBS.c.name),
+    "Status": (JOBS.c.status, JOBS.c.name),
+}
 
 
 def create(context: Context, given: Input) -> Output:
@@ -31,8 +41,15 @@ def create(context: Context, given: Input) -> Output:
     Address.parse(given["InputConfig"]["S3Uri"])
     Address.parse_prefix(given["OutputConfig"]["S3OutputLocation"])
     request = {member: given[member] for member in KEPT if member in given}
-    _jobs(context).create(Kind.COMPILATION, name, request, limit=context.settings.jobs_limit)
-    return {"CompilationJobArn": _arn(context, name)}
+    arn = _arn(context, name)
+    _jobs(context).create(
+        Kind.COMPILATION,
+        name,
+        request,
+        limit=context.settings.jobs_limit,
+        also=lambda connection: tags.keep(connection, arn, given.get("Tags", ())),
+    )
+    return {"CompilationJobArn": arn}
 
 
 def describe(context: Context, given: Input) -> Output:
@@ -65,8 +82,41 @@ def stop(context: Context, given: Input) -> Output:
 
 def delete(context: Context, given: Input) -> Output:
     """DeleteCompilationJob: the job goes, its artefact stays. Raises `JobUnknown`, `JobNotEnded`."""
-    _jobs(context).delete(Kind.COMPILATION, given["CompilationJobName"])
+    name = given["CompilationJobName"]
+    arn = _arn(context, name)
+    _jobs(context).delete(Kind.COMPILATION, name, also=lambda connection: tags.forget(connection, [arn]))
     return {}
+
+
+def list_jobs(context: Context, given: Input) -> Output:
+    """ListCompilationJobs, by creation time unless SortBy says else. Raises `PageTokenInvalid`."""
+    conditions = [
+        JOBS.c.kind == str(Kind.COMPILATION),
+        *matches(JOBS.c.name, given.get("NameContains")),
+        *listing_conditions(given),
+    ]
+    with context.read() as connection:
+        found = page(
+            connection,
+            select(JOBS).where(*conditions),
+            given,
+            by=_SORTED_BY[given.get("SortBy", "CreationTime")],
+            descending=given.get("SortOrder") == "Descending",
+        )
+    return {
+        "CompilationJobSummaries": [_summary(context, job_of(row)) for row in found.rows],
+        "NextToken": found.next_token,
+    }
+
+
+def listing_conditions(given: Input) -> list[ColumnElement[bool]]:
+    """Return the conditions that both listings of jobs have."""
+    status = given.get("StatusEquals")
+    return [
+        *between(JOBS.c.created_ms, given, "CreationTime"),
+        *between(JOBS.c.modified_ms, given, "LastModifiedTime"),
+        *([] if status is None else [JOBS.c.status == status]),
+    ]
 
 
 def refuse_key(config: Input, member: str) -> None:
@@ -77,8 +127,7 @@ def refuse_key(config: Input, member: str) -> None:
         )
 
 
-def summary(context: Context, job: Job) -> Output:
-    """Return a job as ListCompilationJobs shows it."""
+def _summary(context: Context, job: Job) -> Output:
     output = job.request["OutputConfig"]
     platform = output.get("TargetPlatform", {})
     return {
@@ -101,4 +150,4 @@ def _jobs(context: Context) -> Jobs:
 
 
 def _arn(context: Context, name: str) -> str:
-    return arn(context.settings, "compilation-job", name)
+    return arns.arn(context.settings, "compilation-job", name)

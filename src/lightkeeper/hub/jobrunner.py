@@ -41,6 +41,17 @@ class JobRunner:
         self._jobs: Jobs = workshop.jobs
         self._staging = Staging(folder, workshop.allowance.limits)
         self._poll_seconds = poll_seconds
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self.run, args=(self._stop,), name="job-runner")
+
+    def start(self) -> None:
+        """Work off the queue in a thread of its own."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread; a job that is under way is given back, and its worker is ended."""
+        self._stop.set()
+        self._thread.join()
 
     def run(self, stop: threading.Event) -> None:
         """Work off the queue until `stop` is set; a job that is under way is then given back."""

@@ -131,10 +131,20 @@ class Jobs:
         self._now_ms = now_ms
         self.lease_seconds = lease_seconds
 
-    def create(
-        self, kind: Kind, name: str, request: Mapping[str, Any], model_name: str | None = None, *, limit: int = 1000
+    def create(  # noqa: PLR0913  # what a job is, and under which bounds
+        self,
+        kind: Kind,
+        name: str,
+        request: Mapping[str, Any],
+        *,
+        model_name: str | None = None,
+        limit: int = 1000,
+        also: Callable[[Connection], None] = lambda _: None,
     ) -> None:
-        """Put a job into the queue, in which at most `limit` wait. Raises `JobNameTaken` or `JobLimit`."""
+        """Put a job into the queue, in which at most `limit` wait; `also` is done in the same transaction.
+
+        Raises `JobNameTaken` or `JobLimit`.
+        """
         now_ms = self._now_ms()
         row = {
             "kind": str(kind),
@@ -155,13 +165,14 @@ class Jobs:
                 if (connection.scalar(waiting) or 0) >= limit:
                     raise JobLimit(f"{limit} jobs wait already", limit=limit)
                 connection.execute(insert(JOBS).values(row))
+                also(connection)
         except IntegrityError as error:
             raise JobNameTaken(f"there is a {kind} job {name} already", job=name) from error
 
     def get(self, kind: Kind, name: str) -> Job:
         """Return a job. Raises `JobUnknown`."""
         with self._database.read() as connection:
-            return _job(_row(connection, kind, name))
+            return job_of(_row(connection, kind, name))
 
     def stop(self, kind: Kind, name: str) -> None:
         """Have a job end: at once where nobody works on it, else as soon as its holder sees it.
@@ -180,13 +191,17 @@ class Jobs:
                 change = {"status": Status.STOPPING, "modified_ms": self._now_ms()}
                 connection.execute(update(JOBS).where(JOBS.c.identity == row.identity).values(change))
 
-    def delete(self, kind: Kind, name: str) -> None:
-        """Forget a job that has ended; what it wrote stays. Raises `JobUnknown` or `JobNotEnded`."""
+    def delete(self, kind: Kind, name: str, also: Callable[[Connection], None] = lambda _: None) -> None:
+        """Forget a job that has ended; what it wrote stays. `also` is done in the same transaction.
+
+        Raises `JobUnknown` or `JobNotEnded`.
+        """
         with self._database.write() as connection:
             row = _row(connection, kind, name, lock=True)
             if row.status not in ENDED:
                 raise JobNotEnded(f"the {kind} job {name} is {row.status}", job=name, status=row.status)
             connection.execute(delete(JOBS).where(JOBS.c.identity == row.identity))
+            also(connection)
 
     def claim(self) -> Claim | None:
         """Take up the job that has been due the longest, or return None."""
@@ -216,7 +231,7 @@ class Jobs:
                 "due_ms": self._lease_end_ms(),
             }
             connection.execute(update(JOBS).where(JOBS.c.identity == row.identity).values(change))
-            return Claim(_job(_row(connection, Kind(row.kind), row.name)), token)
+            return Claim(job_of(_row(connection, Kind(row.kind), row.name)), token)
 
     def renew(self, claim: Claim) -> Hold:
         """Keep the lease for another while, and say whether the work should go on."""
@@ -292,7 +307,8 @@ def _row(connection: Connection, kind: Kind, name: str, *, lock: bool = False) -
     return row
 
 
-def _job(row: Row[Any]) -> Job:
+def job_of(row: Row[Any]) -> Job:
+    """Return the job that a row of `JOBS` is."""
     return Job(
         kind=Kind(row.kind),
         name=row.name,

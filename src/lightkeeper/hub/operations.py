@@ -31,9 +31,11 @@ HANDLERS: Mapping[str, Handler] = {
     "DeleteTags": tags.remove,
     "CreateCompilationJob": compilation.create,
     "DescribeCompilationJob": compilation.describe,
+    "ListCompilationJobs": compilation.list_jobs,
     "StopCompilationJob": compilation.stop,
     "DeleteCompilationJob": compilation.delete,
     "CreateEdgePackagingJob": packaging.create,
     "DescribeEdgePackagingJob": packaging.describe,
+    "ListEdgePackagingJobs": packaging.list_jobs,
     "StopEdgePackagingJob": packaging.stop,
 }

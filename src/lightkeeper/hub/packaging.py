@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from sqlalchemy import ColumnElement, select
+
 from lightkeeper.errors import JobNotEnded, JobUnsupported, NameInvalid, VersionInvalid
+from lightkeeper.hub import tags
 from lightkeeper.hub.arns import arn
-from lightkeeper.hub.compilation import refuse_key
+from lightkeeper.hub.compilation import listing_conditions, refuse_key
 from lightkeeper.hub.context import Context
-from lightkeeper.hub.jobs import ENDED, Job, Jobs, Kind, Status
+from lightkeeper.hub.jobs import ENDED, Job, Jobs, Kind, Status, job_of
 from lightkeeper.hub.objects import Address
+from lightkeeper.hub.paging import matches, page
+from lightkeeper.hub.tables.job import JOBS
 from lightkeeper.names import check_model_name, check_model_version
 
 Input = Mapping[str, Any]
@@ -20,6 +25,15 @@ KEPT = ("CompilationJobName", "ModelName", "ModelVersion", "RoleArn", "OutputCon
 """What Describe gives back as it was given."""
 
 NO_GREENGRASS = "this hub makes no Greengrass components; give the package at ModelArtifact to one as its artifact"
+
+
+_SORTED_BY: Mapping[str, tuple[ColumnElement[Any], ...]] = {
+    "NAME": (JOBS.c.name,),
+    "MODEL_NAME": (JOBS.c.model_name, JOBS.c.name),
+    "CREATION_TIME": (JOBS.c.created_ms, JOBS.c.name),
+    "LAST_MODIFIED_TIME": (JOBS.c.modified_ms, JOBS.c.name),
+    "STATUS": (JOBS.c.status, JOBS.c.name),
+}
 
 
 def create(context: Context, given: Input) -> Output:
@@ -43,7 +57,14 @@ def create(context: Context, given: Input) -> Output:
         raise JobUnsupported(f"the compilation job {compiled.name} is {compiled.status}: it has made no model")
     request = {member: given[member] for member in KEPT}
     name = given["EdgePackagingJobName"]
-    jobs.create(Kind.PACKAGING, name, request, given["ModelName"], limit=context.settings.jobs_limit)
+    jobs.create(
+        Kind.PACKAGING,
+        name,
+        request,
+        model_name=given["ModelName"],
+        limit=context.settings.jobs_limit,
+        also=lambda connection: tags.keep(connection, _arn(context, name), given.get("Tags", ())),
+    )
     return {}
 
 
@@ -74,8 +95,29 @@ def stop(context: Context, given: Input) -> Output:
     return {}
 
 
-def summary(context: Context, job: Job) -> Output:
-    """Return a job as ListEdgePackagingJobs shows it."""
+def list_jobs(context: Context, given: Input) -> Output:
+    """ListEdgePackagingJobs, by creation time unless SortBy says else. Raises `PageTokenInvalid`."""
+    conditions = [
+        JOBS.c.kind == str(Kind.PACKAGING),
+        *matches(JOBS.c.name, given.get("NameContains")),
+        *matches(JOBS.c.model_name, given.get("ModelNameContains")),
+        *listing_conditions(given),
+    ]
+    with context.read() as connection:
+        found = page(
+            connection,
+            select(JOBS).where(*conditions),
+            given,
+            by=_SORTED_BY[given.get("SortBy", "CREATION_TIME")],
+            descending=given.get("SortOrder") == "Descending",
+        )
+    return {
+        "EdgePackagingJobSummaries": [_summary(context, job_of(row)) for row in found.rows],
+        "NextToken": found.next_token,
+    }
+
+
+def _summary(context: Context, job: Job) -> Output:
     return {
         "EdgePackagingJobArn": _arn(context, job.name),
         "EdgePackagingJobName": job.name,

@@ -15,8 +15,10 @@ from lightkeeper.errors import ItemDuplicate, TaggedResourceUnknown, TagLimit
 from lightkeeper.hub.arns import arn
 from lightkeeper.hub.context import Context
 from lightkeeper.hub.database import put
+from lightkeeper.hub.jobs import Kind
 from lightkeeper.hub.paging import page
 from lightkeeper.hub.tables.fleet import DEVICES, FLEETS, TAGS
+from lightkeeper.hub.tables.job import JOBS
 from lightkeeper.hub.tables.rollout import PLANS
 
 TAGS_LIMIT = 50
@@ -38,8 +40,21 @@ def _plan(names: Sequence[str]) -> ColumnElement[bool] | None:
     return exists().where(PLANS.c.name == names[0]) if len(names) == 1 else None
 
 
+def _job(kind: Kind) -> Callable[[Sequence[str]], ColumnElement[bool] | None]:
+    def named(names: Sequence[str]) -> ColumnElement[bool] | None:
+        match names:
+            case [name]:
+                return exists().where(and_(JOBS.c.kind == str(kind), JOBS.c.name == name))
+            case _:
+                return None
+
+    return named
+
+
 KINDS: Mapping[str, Callable[[Sequence[str]], ColumnElement[bool] | None]] = {
     "device-fleet": _fleet_or_device,
+    "compilation-job": _job(Kind.COMPILATION),
+    "edge-packaging-job": _job(Kind.PACKAGING),
     "edge-deployment": _plan,
 }
 """From the names in an ARN, after its kind, to the condition that such a resource is there; None for no such ARN."""
