@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 
 from tests.support.hubs import RunningHub
+from tests.support.spools import IN_MEMORY
 
 Client = Any
 
@@ -41,3 +44,10 @@ def unique() -> Callable[[], str]:
     """Make names that no other test uses."""
     made = iter(range(1_000_000))
     return lambda: f"name-{next(made)}"
+
+
+@pytest.fixture
+def quick_folder() -> Iterator[Path]:
+    """A folder for a database that no power cut is to survive."""
+    with TemporaryDirectory(prefix="hub-", dir=IN_MEMORY) as name:
+        yield Path(name)

@@ -37,11 +37,9 @@ def get(context: Context, given: Mapping[str, Any]) -> dict[str, Any]:
     return {"Deployments": [_document(row) for row in rows if row.progress in GIVEN]}
 
 
-def reachable(connection: Connection, fleet: str, device: str) -> set[str]:
-    """Return the S3 addresses of the packages that a device has, is told to take, or is next to be told to take."""
-    has = connection.scalars(select(SLOTS.c.package).where(SLOTS.c.fleet == fleet, SLOTS.c.device == device))
-    packages = [package for package in has if package]
-    wanted = (
+def reachable(connection: Connection, fleet: str, device: str) -> list[str]:
+    """Return the S3 addresses of packages a device may need: what it is told to take, is next to be told, and has."""
+    told = connection.scalars(
         select(D.definitions)
         .outerjoin(STAGES, D.stage == STAGES.c.id)
         .where(
@@ -52,10 +50,11 @@ def reachable(connection: Connection, fleet: str, device: str) -> set[str]:
                 and_(D.progress == Progress.WAITING, STAGES.c.status == StageStatus.IN_PROGRESS),
             ),
         )
+        .order_by(D.id.desc())
     )
-    for definitions in connection.scalars(wanted):
-        packages += [package for package in definitions.values() if package]
-    return {package["url"] for package in packages}
+    has = connection.scalars(select(SLOTS.c.package).where(SLOTS.c.fleet == fleet, SLOTS.c.device == device))
+    packages = [*(package for definitions in told for package in definitions.values()), *has]
+    return list(dict.fromkeys(package["url"] for package in packages if package))
 
 
 def _open(connection: Connection, fleet: str, device: str) -> list[Row[Any]]:

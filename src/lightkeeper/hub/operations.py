@@ -9,7 +9,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from lightkeeper.hub import compilation, devices, fleets, packaging, report, tags
+from lightkeeper.hub import (
+    compilation,
+    deployments,
+    devices,
+    fleets,
+    heartbeats,
+    packaging,
+    plans,
+    registration,
+    report,
+    stages,
+    tags,
+)
 from lightkeeper.hub.context import Context
 
 Handler = Callable[[Context, Mapping[str, Any]], dict[str, Any]]
@@ -38,4 +50,16 @@ HANDLERS: Mapping[str, Handler] = {
     "DescribeEdgePackagingJob": packaging.describe,
     "ListEdgePackagingJobs": packaging.list_jobs,
     "StopEdgePackagingJob": packaging.stop,
+    "CreateEdgeDeploymentPlan": plans.create,
+    "DescribeEdgeDeploymentPlan": plans.describe,
+    "ListEdgeDeploymentPlans": plans.list_plans,
+    "DeleteEdgeDeploymentPlan": plans.delete_plan,
+    "CreateEdgeDeploymentStage": stages.create,
+    "StartEdgeDeploymentStage": stages.start,
+    "StopEdgeDeploymentStage": stages.stop,
+    "DeleteEdgeDeploymentStage": stages.delete,
+    "ListStageDevices": stages.list_devices,
+    "GetDeviceRegistration": registration.get,
+    "GetDeployments": deployments.get,
+    "SendHeartbeat": heartbeats.send,
 }

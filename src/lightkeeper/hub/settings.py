@@ -42,6 +42,9 @@ class Settings:
     rollout_device_timeout_seconds: int = 3600
     """What a deployment plan does without tags (see `plansettings.py`)."""
 
+    rollout_tick_ms: int = 1000
+    """How often the stages under way are looked at."""
+
     registration_cache_seconds: int = 3600
     """For how long a device may rely on its registration."""
 

@@ -24,7 +24,6 @@ from lightkeeper.hub.tables.rollout import LEASES, STAGES
 
 LEASE = "rollouts"
 LEASE_MS = 10_000
-TICK_SECONDS = 1.0
 SWEEP_EVERY_MS = 60_000
 
 log = logging.getLogger(__name__)
@@ -55,7 +54,7 @@ class Ticker:
 
     def _run(self) -> None:
         """Work until told to stop; what goes wrong is logged, and tried again at the next tick."""
-        while not self._stop.wait(TICK_SECONDS):
+        while not self._stop.wait(self._settings.rollout_tick_ms / 1000):
             try:
                 self.once()
             except SQLAlchemyError as error:
