@@ -26,6 +26,8 @@ from lightkeeper.transport.open_streams import OpenStreams
 log = logging.getLogger(__name__)
 
 HURRY_POLL_SECONDS = 0.1
+PING_INTERVAL_MS = 500
+"""How often a client may ask whether the server is there; gRPC's own limit, five minutes, cuts off careful ones."""
 JOIN_SECONDS = 1.0
 """How long threads whose calls are over get to end, once the grace time has passed."""
 
@@ -55,6 +57,8 @@ class GrpcServer:
                 ("grpc.max_receive_message_length", max_message_bytes),
                 ("grpc.max_send_message_length", -1),
                 ("grpc.so_reuseport", 0),
+                ("grpc.keepalive_permit_without_calls", 1),
+                ("grpc.http2.min_ping_interval_without_data_ms", PING_INTERVAL_MS),
             ],
             maximum_concurrent_rpcs=method.CALLS_LIMIT,
         )

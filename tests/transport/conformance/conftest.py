@@ -18,12 +18,14 @@ import pytest
 from lightkeeper.agent.transports import ApiServer
 from lightkeeper.config.values import Transport
 from lightkeeper.transport.method import Method
+from tests.support.clients import LANGUAGES, ClientProgram, Language
 from tests.transport.conformance.serve import LIMIT_BYTES, make
 
 ROOT = Path(__file__).resolve().parents[3]
 UNLIMITED = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
 
 Serve = Callable[[Mapping[str, Method]], "Running"]
+Programs = Callable[[Language], ClientProgram]
 
 
 def native_is_missing() -> bool:
@@ -118,3 +120,24 @@ def process(transport: Transport, tmp_path: Path) -> Iterator[ServerProcess]:
     finally:
         running.process.kill()
         running.process.wait()
+
+
+@pytest.fixture(scope="session")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Programs]:
+    """The client programs, each built and started when it is first asked for."""
+    folder = tmp_path_factory.mktemp("clients")
+    started: dict[str, ClientProgram] = {}
+
+    def program(language: Language) -> ClientProgram:
+        if language.name not in started:
+            started[language.name] = ClientProgram(language, folder / f"{language.name}.log")
+        return started[language.name]
+
+    yield program
+    assert {name: program.stop() for name, program in started.items()} == dict.fromkeys(started, 0)
+
+
+@pytest.fixture(params=LANGUAGES)
+def client(programs: Programs, request: pytest.FixtureRequest) -> ClientProgram:
+    """The client program of each language in turn."""
+    return programs(LANGUAGES[request.param])
