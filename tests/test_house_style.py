@@ -31,8 +31,8 @@ LONG_MODULES = {
 
 HOMES = {
     "aiohttp": ("hub/server.py",),
-    "boto3": ("providers/aws.py",),
-    "botocore": ("providers/aws.py", "hub/protocol.py"),
+    "boto3": ("providers/aws.py", "hub/clients.py"),
+    "botocore": ("providers/aws.py", "hub/clients.py", "hub/protocol.py"),
     "grpc": ("transport/grpc_server.py", "client.py"),
     "lightkeeper_wire": ("transport/native_server.py",),
     "onnx": ("runtimes/onnxprepare.py",),

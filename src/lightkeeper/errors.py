@@ -31,6 +31,7 @@ exit codes, and `docs/errors.md` is generated from it.
     |   |-- CallUnreadable          ... whose bytes are not what the protocol sends
     |   |-- CallerUnproven          ... whose signature proves nobody
     |   |-- AccessRefused           ... that this caller may not make
+    |   |   `-- CredentialsRefused    ... a device's, for credentials
     |   |-- ResourceMissing         ... about something that is not there
     |   |-- ResourceBusy            ... about something that is in use, or there already
     |   |-- ResourceConflict        ... that does not fit the state something is in
@@ -1567,6 +1568,107 @@ class WorkWithdrawn(JobInterrupted):
 
     reason = "WORK_WITHDRAWN"
     next_step = "nothing: the job ends, or another process takes it up"
+
+
+# --- the hub: who a device is ----------------------------------------------------------------------------------------
+
+
+class ObjectStoreFailed(HubUnusable):
+    """The hub's own SeaweedFS does not start."""
+
+    reason = "OBJECT_STORE_FAILED"
+    next_step = "look into the folder s3/logs of the hub, free the port, or give --s3-endpoint to use another S3"
+
+
+class SigningRequestUnusable(HubUnusable):
+    """A certificate signing request cannot be signed."""
+
+    reason = "SIGNING_REQUEST_UNUSABLE"
+    next_step = (
+        "make one with: openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes "
+        "-keyout device.key -out device.csr -subj /CN=NAME"
+    )
+
+
+class CredentialsRefused(AccessRefused):
+    """A device gets no credentials."""
+
+
+class DeviceCertificateAbsent(CredentialsRefused):
+    """Who asks for credentials showed no certificate."""
+
+    reason = "DEVICE_CERTIFICATE_ABSENT"
+    next_step = "send the device's own certificate and key with the TLS handshake"
+
+
+class DeviceCertificateUnknown(CredentialsRefused):
+    """The certificate is none that this hub has on record."""
+
+    reason = "DEVICE_CERTIFICATE_UNKNOWN"
+    next_step = "make the device's certificate with `lightkeeper hub device add`"
+
+
+class DeviceCertificateRevoked(CredentialsRefused):
+    """The certificate was revoked."""
+
+    reason = "DEVICE_CERTIFICATE_REVOKED"
+    next_step = "if the device is to come back, make it a new certificate with `lightkeeper hub device add`"
+
+
+class DeviceCertificateExpired(CredentialsRefused):
+    """The certificate is not valid at this time."""
+
+    reason = "DEVICE_CERTIFICATE_EXPIRED"
+    next_step = "make the device a new certificate with `lightkeeper hub device add`, or set the hub's clock"
+
+
+class ThingMismatch(CredentialsRefused):
+    """The header x-amzn-iot-thingname does not name the thing that the certificate is attached to."""
+
+    reason = "THING_MISMATCH"
+    next_step = "set sagemaker_edge_core_iot_thing_name to the name the certificate was made for"
+
+
+class RoleAliasClosed(CredentialsRefused):
+    """The fleet's role alias is closed: its devices get no credentials."""
+
+    reason = "ROLE_ALIAS_CLOSED"
+    next_step = "open it with `lightkeeper hub alias open`, or UpdateDeviceFleet with EnableIotRoleAlias true"
+
+
+class DeviceUnregistered(CredentialsRefused):
+    """The fleet has no device of this thing."""
+
+    reason = "DEVICE_UNREGISTERED"
+    next_step = "register the device with this fleet, or use the role alias of the fleet it is in"
+
+
+class RoleAliasUnknown(ResourceMissing):
+    """There is no such role alias."""
+
+    reason = "ROLE_ALIAS_UNKNOWN"
+    next_step = "use SageMakerEdge-FLEET, with the name of the device's fleet"
+
+
+class CapturePlaceUnusable(ResourceConflict):
+    """A fleet's output location is none where its devices can keep captures."""
+
+    reason = "CAPTURE_PLACE_UNUSABLE"
+    next_step = "set the fleet's S3OutputLocation to s3://BUCKET/PREFIX with UpdateDeviceFleet"
+
+
+class SessionsUnavailable(HubBusy):
+    """The object store's token service cannot be used right now."""
+
+    reason = "SESSIONS_UNAVAILABLE"
+    next_step = "try again; if it lasts, look whether the S3 in use runs, and what its key or role may do"
+
+
+class SessionPolicyTooLong(HubBusy):
+    """A device's session policy is longer than a token service takes, and cannot be made shorter."""
+
+    reason = "SESSION_POLICY_TOO_LONG"
+    next_step = "shorten the bucket's name or the fleet's prefix"
 
 
 # --- the agent's own -------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ columns, as the API has them; names are primary keys; a row that cannot be witho
 
 from __future__ import annotations
 
-from lightkeeper.hub.tables import fleet, heartbeat, job, key, rollout, setting
+from lightkeeper.hub.tables import fleet, heartbeat, identity, job, key, rollout, setting
 from lightkeeper.hub.tables.metadata import METADATA
 
-__all__ = ["METADATA", "fleet", "heartbeat", "job", "key", "rollout", "setting"]
+__all__ = ["METADATA", "fleet", "heartbeat", "identity", "job", "key", "rollout", "setting"]
