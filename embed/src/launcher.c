@@ -24,9 +24,9 @@ int main(int argc, char **argv)
 {
     char root[PATH_MAX], executable[PATH_MAX], fault[512];
     const char *program = argc > 0 ? argv[0] : "lightkeeper";
-    if (realpath("/proc/self/exe", executable) == NULL || lk_root_above(executable, root, sizeof root) < 0)
+    if (realpath("/proc/self/exe", executable) == NULL || runtime_root_above(executable, root, sizeof root) < 0)
         return refuse(program, "the folder of this program cannot be found (is /proc mounted?)");
-    PyInitConfig *config = lk_configure(root, executable, fault, sizeof fault);
+    PyInitConfig *config = runtime_configure(root, executable, fault, sizeof fault);
     if (config == NULL)
         return refuse(program, fault);
     if (PyInitConfig_SetInt(config, "install_signal_handlers", 1) < 0
@@ -34,7 +34,7 @@ int main(int argc, char **argv)
         || PyInitConfig_SetStrList(config, "argv", (size_t)argc, argv) < 0
         || PyInitConfig_SetStr(config, "run_command", "from lightkeeper.__main__ import " LK_COMMAND "\n" LK_COMMAND "()") < 0)
         return refuse(program, "the command cannot be configured");
-    if (lk_start(config, fault, sizeof fault) < 0)
+    if (runtime_start(config, fault, sizeof fault) < 0)
         return refuse(program, fault);
     return Py_RunMain();
 }

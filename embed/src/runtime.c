@@ -24,7 +24,7 @@ static PyInitConfig *refuse(PyInitConfig *config, char *fault, size_t size)
     return NULL;
 }
 
-int lk_root_above(const char *file, char *root, size_t size)
+int runtime_root_above(const char *file, char *root, size_t size)
 {
     char resolved[PATH_MAX];
     if (realpath(file, resolved) == NULL)
@@ -52,7 +52,7 @@ static void have_cpp_library(const char *root)
     }
 }
 
-PyInitConfig *lk_configure(const char *root, const char *executable, char *fault, size_t size)
+PyInitConfig *runtime_configure(const char *root, const char *executable, char *fault, size_t size)
 {
     static const char *const folders[] = {LIBRARY, LIBRARY "/lib-dynload", LIBRARY "/site-packages"};
     enum { FOLDERS = sizeof folders / sizeof *folders };
@@ -77,7 +77,7 @@ PyInitConfig *lk_configure(const char *root, const char *executable, char *fault
     return config;
 }
 
-int lk_start(PyInitConfig *config, char *fault, size_t size)
+int runtime_start(PyInitConfig *config, char *fault, size_t size)
 {
     if (Py_InitializeFromInitConfig(config) < 0) {
         refuse(config, fault, size);

@@ -17,14 +17,11 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from lightkeeper import __version__, resources
-from lightkeeper.agent import modelling, transports
-from lightkeeper.agent.captures import Captures
+from lightkeeper.agent import transports
+from lightkeeper.agent.inside import compose
 from lightkeeper.config import Config
 from lightkeeper.config.values import Transport
-from lightkeeper.errors import StateDiskBroken
-from lightkeeper.registry import Registry
 from lightkeeper.service import AgentService
-from lightkeeper.state import StateFolder, memory_folder
 from lightkeeper.transport import CONTROL, SERVICE
 from lightkeeper.transport.health import Health
 from lightkeeper.transport.method import Caller
@@ -80,17 +77,14 @@ class Agent:
             stack.callback(socket.remove)
             bind_address = socket.claim(force=self._force)
             transport = transports.chosen(self._config.transport)
-            captures, state = self._open_state(stack)
-            registry = Registry()
-            models = modelling.models(self._config, registry, state)
-            service = AgentService(registry=registry, models=models, captures=captures)
+            inside = compose(self._config, stack)
             health = Health((SERVICE, CONTROL))
-            server = self._server(transport, service, health)
+            server = self._server(transport, inside.service, health)
             server.start(f"unix:{bind_address}")
             stack.callback(server.stop, 0)
             socket.publish()
-            models.start()
-            stack.callback(models.stop)
+            inside.models.start()
+            stack.callback(inside.models.stop)
             self._report_start(socket.path, transport, time.monotonic() - started)
             self._stopping.wait()
             log.info("agent_stopping", extra={"grace_seconds": self._config.grace_seconds})
@@ -102,19 +96,6 @@ class Agent:
         if not finished:
             logging.shutdown()
             os._exit(0)  # a thread still runs a model and would hold up the interpreter's end
-
-    def _open_state(self, stack: ExitStack) -> tuple[Captures, Path]:
-        """Return the captures and the folder of the agent's state; on a broken disk both do without it."""
-        path = self._config.state_path
-        try:
-            stack.callback(StateFolder(path).close)
-        except StateDiskBroken as fault:
-            log.error("state_disk_broken", extra={"detail": fault.message, "next_step": fault.next_step})  # noqa: TRY400  # a refusal, no bug
-            return Captures(self._config, path, fault=fault), Path(stack.enter_context(memory_folder()))
-        captures = Captures(self._config, path)
-        stack.callback(captures.stop)
-        captures.start()
-        return captures, path
 
     def _server(self, transport: Transport, service: AgentService, health: Health) -> transports.ApiServer:
         config = self._config
