@@ -94,6 +94,12 @@ impl Hub {
         self.routes[route].kind
     }
 
+    /// How many calls there are, and how many of them are open streams.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub fn under_way(&self) -> (usize, usize) {
+        (self.calls.load(Ordering::Relaxed), self.open_streams.load(Ordering::Relaxed))
+    }
+
     pub fn permit(self: &Arc<Self>, kind: Kind) -> Option<Permit> {
         if !counted(&self.calls, self.limits.max_calls) {
             return None;

@@ -6,6 +6,8 @@
 mod answer;
 mod call;
 mod connection;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod hub;
 mod limits;
 mod listener;
