@@ -151,9 +151,7 @@ fn echo(hub: &Hub) {
     for pool in [&hub.quick, &hub.slow] {
         while let Some(job) = pool.take(false) {
             let body = if job.message.encoding == Encoding::Identity {
-                let mut body = vec![0; job.message.len()];
-                job.message.copy_to(&mut body);
-                Ok(body)
+                Ok(job.message.copied())
             } else {
                 job.message.decompressed(&hub.limits)
             };

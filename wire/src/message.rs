@@ -2,6 +2,7 @@
 //! that Python gets.
 
 use std::io::Read;
+use std::mem::MaybeUninit;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -16,7 +17,7 @@ use crate::request::Encoding;
 use crate::status::{Code, Status};
 
 pub const PREFIX_BYTES: usize = 5;
-/// Smaller frames are put together: a peer that sends one byte a frame must not cost a buffer each.
+/// Smaller frames are put together: a peer that sends one byte a frame must not keep a read buffer for each.
 const CHUNK_BYTES: usize = 8 * 1024;
 
 /// Bytes of a message that count against the server's buffers until it is answered.
@@ -172,12 +173,12 @@ impl Message {
     }
 
     fn push(&mut self, data: Bytes) {
-        if data.len() < CHUNK_BYTES && !(self.tail.is_empty() && self.chunks.is_empty()) {
+        if data.len() < CHUNK_BYTES {
             self.tail.extend_from_slice(&data);
             if self.tail.len() >= CHUNK_BYTES {
                 self.flush();
             }
-        } else if !data.is_empty() {
+        } else {
             self.flush();
             self.chunks.push(data);
         }
@@ -194,17 +195,25 @@ impl Message {
     }
 
     /// Write the message as it came into a buffer of its length.
-    pub fn copy_to(&self, mut target: &mut [u8]) {
+    pub fn copy_to(&self, mut target: &mut [MaybeUninit<u8>]) {
         for chunk in self.chunks.iter().map(Bytes::as_ref).chain([self.tail.as_ref()]) {
             let (now, rest) = target.split_at_mut(chunk.len());
-            now.copy_from_slice(chunk);
+            now.write_copy_of_slice(chunk);
             target = rest;
         }
     }
 
+    /// Return the message as it came.
+    pub fn copied(&self) -> Vec<u8> {
+        let mut copy = Vec::with_capacity(self.length);
+        for chunk in self.chunks.iter().map(Bytes::as_ref).chain([self.tail.as_ref()]) {
+            copy.extend_from_slice(chunk);
+        }
+        copy
+    }
+
     pub fn decompressed(&self, limits: &Limits) -> Result<Vec<u8>, Status> {
-        let mut packed = vec![0; self.length];
-        self.copy_to(&mut packed);
+        let packed = self.copied();
         match self.encoding {
             Encoding::Identity => Ok(packed),
             Encoding::Gzip => unpacked(GzDecoder::new(packed.as_slice()), limits),

@@ -1,5 +1,6 @@
 //! A Python thread's work: take a call, run its handler, hand back the answer.
 
+use std::mem::MaybeUninit;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -15,6 +16,9 @@ use crate::metadata::Metadata;
 use crate::pool::Pool;
 use crate::request::Encoding;
 use crate::status::{Code, Status};
+
+/// While a message of this size or more is copied, other threads may have the interpreter.
+const LET_GO_BYTES: usize = 64 * 1024;
 
 pub struct Handlers {
     handlers: Vec<Py<PyAny>>,
@@ -69,11 +73,26 @@ fn request<'py>(
         let unpacked = py.detach(|| message.decompressed(limits))?;
         return Ok(PyBytes::new(py, &unpacked));
     }
-    PyBytes::new_with(py, message.len(), |target| {
+    let bytes = empty_bytes(py, message.len()).map_err(|error| fault(py, error))?;
+    let start = bytes.as_bytes().as_ptr().cast_mut();
+    // SAFETY: the memory is that of new bytes, which nobody else knows yet, and has the message's length.
+    let target: &mut [MaybeUninit<u8>] = unsafe { std::slice::from_raw_parts_mut(start.cast(), message.len()) };
+    if message.len() < LET_GO_BYTES {
         message.copy_to(target);
-        Ok(())
-    })
-    .map_err(|error| fault(py, error))
+    } else {
+        py.detach(|| message.copy_to(target));
+    }
+    Ok(bytes)
+}
+
+/// Make bytes of a length, whose content is whatever lies there.
+fn empty_bytes(py: Python<'_>, length: usize) -> PyResult<Bound<'_, PyBytes>> {
+    let length = length.try_into().map_err(|_| PyValueError::new_err("a message of that length"))?;
+    // SAFETY: Python allows it without content, to be filled before anybody else sees it.
+    unsafe {
+        let made = pyo3::ffi::PyBytes_FromStringAndSize(std::ptr::null(), length);
+        Ok(Bound::from_owned_ptr_or_err(py, made)?.cast_into_unchecked())
+    }
 }
 
 /// Compress an answer that is worth it, for a client that takes it.

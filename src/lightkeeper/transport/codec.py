@@ -10,7 +10,7 @@ name comes back as it went.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar, cast
 
 from google.protobuf.message import DecodeError, Message
@@ -38,8 +38,17 @@ def parse(message: type[MessageType], body: bytes) -> MessageType:
         ) from error
 
 
-def tensor_from_wire(message: wire.Tensor, position: int, attachments: Attachments) -> Tensor:
-    """Return a request's tensor; its data are the message's bytes or lie in shared memory (see `Attachments`)."""
+Views = Mapping[tuple[int, int], memoryview]
+"""Data that were taken out of a message, by the number of the field that carries them and its position among those."""
+
+
+def tensor_from_wire(
+    message: wire.Tensor, position: int, attachments: Attachments, taken: memoryview | None = None
+) -> Tensor:
+    """Return a request's tensor; its data are the message's bytes or lie in shared memory (see `Attachments`).
+
+    `taken` is what was taken out of the message where it has an empty `byte_data`.
+    """
     name, data_type, shape = "", None, None
     if message.HasField("tensor_metadata"):
         metadata = message.tensor_metadata
@@ -48,7 +57,7 @@ def tensor_from_wire(message: wire.Tensor, position: int, attachments: Attachmen
             data_type, shape = _data_type(metadata.data_type, name or f"at position {position}"), tuple(metadata.shape)
     source = message.WhichOneof("data")
     if source == "byte_data":
-        return Tensor(name, data_type, shape, message.byte_data)
+        return Tensor(name, data_type, shape, message.byte_data if taken is None else taken)
     if source == "shared_memory_handle":
         handle = message.shared_memory_handle
         view = attachments.view(handle.segment_id, handle.offset, handle.size)
@@ -60,14 +69,22 @@ def tensor_from_wire(message: wire.Tensor, position: int, attachments: Attachmen
     )
 
 
-def capture_from_wire(message: wire.CaptureDataRequest, attachments: Attachments) -> CaptureRequest:
-    """Return what an application asks to keep."""
+def capture_from_wire(message: wire.CaptureDataRequest, attachments: Attachments, taken: Views) -> CaptureRequest:
+    """Return what an application asks to keep; `taken` are the data that were taken out of the message."""
 
-    def tensors(messages: Iterable[wire.Tensor]) -> list[Tensor]:
-        return [tensor_from_wire(item, position, attachments) for position, item in enumerate(messages)]
+    def tensors(number: int, messages: Iterable[wire.Tensor]) -> list[Tensor]:
+        return [
+            tensor_from_wire(item, position, attachments, taken.get((number, position)))
+            for position, item in enumerate(messages)
+        ]
 
-    def auxiliary(messages: Iterable[wire.AuxilaryData]) -> list[AuxiliaryData]:
-        return [_auxiliary_from_wire(item, position, attachments) for position, item in enumerate(messages)]
+    def auxiliary(number: int, messages: Iterable[wire.AuxilaryData]) -> list[AuxiliaryData]:
+        return [
+            _auxiliary_from_wire(item, position, attachments, taken.get((number, position)))
+            for position, item in enumerate(messages)
+        ]
+
+    field = wire.CaptureDataRequest
 
     time = None
     if message.HasField("inference_timestamp"):
@@ -76,10 +93,10 @@ def capture_from_wire(message: wire.CaptureDataRequest, attachments: Attachments
         message.model_name,
         message.capture_id,
         time,
-        tensors(message.input_tensors),
-        tensors(message.output_tensors),
-        auxiliary(message.inputs),
-        auxiliary(message.outputs),
+        tensors(field.INPUT_TENSORS_FIELD_NUMBER, message.input_tensors),
+        tensors(field.OUTPUT_TENSORS_FIELD_NUMBER, message.output_tensors),
+        auxiliary(field.INPUTS_FIELD_NUMBER, message.inputs),
+        auxiliary(field.OUTPUTS_FIELD_NUMBER, message.outputs),
     )
 
 
@@ -142,10 +159,12 @@ def name_to_wire(name: str) -> bytes:
     return name.encode("utf-8", "surrogateescape")
 
 
-def _auxiliary_from_wire(message: wire.AuxilaryData, position: int, attachments: Attachments) -> AuxiliaryData:
+def _auxiliary_from_wire(
+    message: wire.AuxilaryData, position: int, attachments: Attachments, taken: memoryview | None
+) -> AuxiliaryData:
     source = message.WhichOneof("data")
     if source == "byte_data":
-        return AuxiliaryData(message.name, message.byte_data)
+        return AuxiliaryData(message.name, message.byte_data if taken is None else taken)
     if source == "shared_memory_handle":
         handle = message.shared_memory_handle
         return AuxiliaryData(message.name, attachments.view(handle.segment_id, handle.offset, handle.size))

@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from typing import cast
 
 from lightkeeper.service import AgentService
-from lightkeeper.transport import CONTROL, SERVICE, codec, control_codec
+from lightkeeper.transport import CONTROL, SERVICE, codec, control_codec, inplace
 from lightkeeper.transport import agent_pb2 as wire
 from lightkeeper.transport import control_pb2 as control_wire
-from lightkeeper.transport.method import Caller, Method
+from lightkeeper.transport.method import Caller, Method, Reply
 from lightkeeper.transport.shared_memory import Attachments
+
+_TENSORS = wire.PredictRequest.TENSORS_FIELD_NUMBER
 
 
 class Servicer:
@@ -43,18 +45,16 @@ class Servicer:
             for name, method in its.items()
         }
 
-    def _predict(self, body: bytes, caller: Caller) -> bytes:
+    def _predict(self, body: bytes, caller: Caller) -> bytes | Reply:
+        body, taken = inplace.lifted(body, inplace.PREDICT)
         request = codec.parse(wire.PredictRequest, body)
-        response = wire.PredictResponse()
         with Attachments(caller.uid) as attachments:
             tensors = [
-                codec.tensor_from_wire(message, position, attachments)
+                codec.tensor_from_wire(message, position, attachments, taken.get((_TENSORS, position)))
                 for position, message in enumerate(request.tensors)
             ]
             outputs = self._service.predict(request.name, tensors)
-        for tensor in outputs:
-            codec.tensor_to_wire(tensor, response.tensors.add())
-        return response.SerializeToString()
+        return inplace.predict_reply(outputs)
 
     def _load_model(self, body: bytes, _caller: Caller) -> bytes:
         request = codec.parse(wire.LoadModelRequest, body)
@@ -80,9 +80,10 @@ class Servicer:
         return response.SerializeToString()
 
     def _capture_data(self, body: bytes, caller: Caller) -> bytes:
+        body, taken = inplace.lifted(body, inplace.CAPTURE)
         request = codec.parse(wire.CaptureDataRequest, body)
         with Attachments(caller.uid) as attachments:
-            self._service.capture_data(codec.capture_from_wire(request, attachments))
+            self._service.capture_data(codec.capture_from_wire(request, attachments, taken))
         return wire.CaptureDataResponse().SerializeToString()
 
     def _capture_data_status(self, body: bytes, _caller: Caller) -> bytes:

@@ -20,6 +20,9 @@ use tokio_util::codec::length_delimited;
 
 use std::io;
 
+/// Changed by Lightkeeper, from tokio-util's own 8 KiB.
+const READ_BYTES: usize = 64 * 1024;
+
 #[derive(Debug)]
 pub struct Codec<T, B> {
     inner: FramedRead<FramedWrite<T, B>>,
@@ -47,7 +50,10 @@ where
             .length_field_length(3)
             .length_adjustment(9)
             .num_skip(0) // Don't skip the header
-            .new_read(framed_write);
+            .new_codec();
+        // Changed by Lightkeeper: read as much at once as a large body needs.
+        let delimited =
+            tokio_util::codec::FramedRead::with_capacity(framed_write, delimited, READ_BYTES);
 
         let mut inner = FramedRead::new(delimited);
 
