@@ -1,5 +1,6 @@
 # Every verb sets up what it needs: a virtual environment in .venv with locked, hashed requirements.
 PYTHON ?= python3
+FUZZ_SECONDS ?= 300
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
@@ -48,6 +49,10 @@ test-wire: $(STAMP) ## check and test the wire's Rust (needs cargo)
 	cargo fmt --manifest-path wire/Cargo.toml --check
 	cargo clippy --quiet --locked --manifest-path wire/Cargo.toml -- --deny warnings
 	cargo test --quiet --locked --manifest-path wire/Cargo.toml
+
+fuzz-wire:       ## send the wire whatever a peer might, for FUZZ_SECONDS (300); needs nightly Rust and cargo-fuzz
+	@cargo +nightly fuzz --version >/dev/null 2>&1 || { echo "needs: rustup toolchain install nightly; cargo install cargo-fuzz"; exit 1; }
+	cd wire && RUSTFLAGS=--cap-lints=warn cargo +nightly fuzz run connection -- -max_total_time=$(FUZZ_SECONDS) -max_len=4096
 
 test-crash: $(STAMP) ## kill the agent 200 times under load and count what it answered OK
 	LIGHTKEEPER_CRASHES=200 $(BIN)/pytest tests/capture/test_crash.py
@@ -124,4 +129,4 @@ lock:            ## lock the requirements again (needs uv)
 	$(LOCK) --group release --constraint requirements/dev.txt -o requirements/release-tools.txt
 
 clean:           ## remove what the verbs made
-	rm -rf $(VENV) build dist wire/target .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) build dist wire/target wire/fuzz/target .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -66,7 +66,7 @@ GENERATED = {
     for kind in ("py", "pyi")
 }
 
-WRITTEN_BY_OTHERS = ("wire/Cargo.lock", "wire/vendor/h2/")
+WRITTEN_BY_OTHERS = ("wire/Cargo.lock", "wire/fuzz/Cargo.lock", "wire/vendor/h2/")
 """What cargo wrote, and another project's source: a path that ends in a slash stands for all below it."""
 
 

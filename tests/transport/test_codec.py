@@ -11,6 +11,7 @@ from lightkeeper.model import ModelDescription
 from lightkeeper.tensor import DataType, Tensor, TensorMetadata
 from lightkeeper.transport import agent_pb2 as wire
 from lightkeeper.transport import codec
+from lightkeeper.transport.kept_segments import KeptSegments
 from lightkeeper.transport.shared_memory import Attachments
 
 names = st.binary(max_size=20).map(codec.name_from_wire)
@@ -20,7 +21,7 @@ metadatas = st.builds(TensorMetadata, names, st.sampled_from(DataType), shapes)
 
 def decode(message: wire.Tensor) -> Tensor:
     """Return the tensor of a message that has no shared memory handle."""
-    return codec.tensor_from_wire(message, 0, Attachments(None))
+    return codec.tensor_from_wire(message, 0, Attachments(None, KeptSegments()))
 
 
 @given(names, st.sampled_from(DataType), shapes, st.binary(max_size=40))

@@ -11,6 +11,7 @@ from lightkeeper.errors import AgentError
 from lightkeeper.tensor import DataType, Tensor
 from lightkeeper.transport import agent_pb2 as wire
 from lightkeeper.transport import codec, inplace
+from lightkeeper.transport.kept_segments import KeptSegments
 from lightkeeper.transport.method import Reply
 from lightkeeper.transport.shared_memory import Attachments
 
@@ -53,7 +54,9 @@ def read(body: bytes, *, in_place: bool) -> object:
     """Return what a capture's bytes mean, or how they are refused."""
     rest, taken = inplace.lifted(body, inplace.CAPTURE) if in_place else (body, {})
     try:
-        return codec.capture_from_wire(codec.parse(wire.CaptureDataRequest, rest), NoMemory(None), taken)
+        return codec.capture_from_wire(
+            codec.parse(wire.CaptureDataRequest, rest), NoMemory(None, KeptSegments()), taken
+        )
     except AgentError as error:
         return type(error), {key: value for key, value in error.facts.items() if key != "size_bytes"}
 

@@ -16,6 +16,7 @@ from lightkeeper.errors import (
     SharedMemoryOutOfBounds,
     SharedMemoryWritable,
 )
+from lightkeeper.transport.kept_segments import KeptSegments
 from lightkeeper.transport.segments import IDLE_LIMIT, SegmentPool
 from lightkeeper.transport.shared_memory import Attachments
 
@@ -47,7 +48,7 @@ def make_segment() -> Iterator[MakeSegment]:
 def test_a_handle_is_read_in_place(make_segment: MakeSegment, offset: int, size: int, expected: bytes) -> None:
     """A size of zero goes to the segment's end."""
     segment = make_segment()
-    with Attachments(None) as attachments:
+    with Attachments(None, KeptSegments()) as attachments:
         view = attachments.view(segment.id, offset, size)
         assert bytes(view) == expected
         assert view.readonly
@@ -56,7 +57,7 @@ def test_a_handle_is_read_in_place(make_segment: MakeSegment, offset: int, size:
 def test_the_bytes_are_not_copied(make_segment: MakeSegment) -> None:
     """What the client's own mapping changes shows at once."""
     segment = make_segment()
-    with Attachments(None) as attachments:
+    with Attachments(None, KeptSegments()) as attachments:
         view = attachments.view(segment.id, 0, 10)
         memoryview(segment)[0:1] = b"X"
         assert bytes(view[:2]) == b"X1"
@@ -65,7 +66,7 @@ def test_the_bytes_are_not_copied(make_segment: MakeSegment) -> None:
 def test_a_call_detaches_what_it_attached(make_segment: MakeSegment) -> None:
     """However many tensors lie in a segment, it is attached once and let go once."""
     segment = make_segment()
-    with Attachments(None) as attachments:
+    with Attachments(None, KeptSegments()) as attachments:
         attachments.view(segment.id, 0, 5)
         attachments.view(segment.id, 5, 5)
         assert segment.number_attached == 2
@@ -76,7 +77,7 @@ def test_a_call_detaches_what_it_attached(make_segment: MakeSegment) -> None:
 def test_a_segment_that_anyone_may_write_or_execute_is_refused(make_segment: MakeSegment, mode: int) -> None:
     """Its content could change while the model reads it; nothing stays attached."""
     segment = make_segment(mode=mode)
-    with Attachments(None) as attachments, pytest.raises(SharedMemoryWritable) as caught:
+    with Attachments(None, KeptSegments()) as attachments, pytest.raises(SharedMemoryWritable) as caught:
         attachments.view(segment.id, 0, 10)
     assert caught.value.facts["mode"] == f"{mode:04o}"
     assert segment.number_attached == 1
@@ -86,7 +87,7 @@ def test_a_segment_that_anyone_may_write_or_execute_is_refused(make_segment: Mak
 def test_a_segment_that_is_only_readable_is_taken(make_segment: MakeSegment, mode: int) -> None:
     """For the owner alone, the group, or everyone."""
     segment = make_segment(mode=mode)
-    with Attachments(os.geteuid()) as attachments:
+    with Attachments(os.geteuid(), KeptSegments()) as attachments:
         assert bytes(attachments.view(segment.id, 0, 1)) == b"0"
 
 
@@ -96,7 +97,7 @@ def test_a_segment_that_is_only_readable_is_taken(make_segment: MakeSegment, mod
 def test_a_handle_past_the_end_is_refused(make_segment: MakeSegment, offset: int, size: int) -> None:
     """Sums that would overflow 64 bits included."""
     segment = make_segment()
-    with Attachments(None) as attachments, pytest.raises(SharedMemoryOutOfBounds) as caught:
+    with Attachments(None, KeptSegments()) as attachments, pytest.raises(SharedMemoryOutOfBounds) as caught:
         attachments.view(segment.id, offset, size)
     assert caught.value.facts["segment_bytes"] == "10"
 
@@ -108,7 +109,7 @@ def test_a_removed_segment_is_not_found(make_segment: MakeSegment) -> None:
     segment.detach()
     segment.remove()
     for segment_id in (gone, 2**31 - 1, 2**31, 2**32 + make_segment().id, 2**64 - 1):
-        with Attachments(None) as attachments, pytest.raises(SharedMemoryNotFound):
+        with Attachments(None, KeptSegments()) as attachments, pytest.raises(SharedMemoryNotFound):
             attachments.view(segment_id, 0, 1)
 
 
@@ -129,7 +130,7 @@ def test_a_caller_gets_nothing_read_that_it_could_not_read_itself(make_segment: 
     """An agent with more rights than its caller does not lend them."""
     segment = make_segment(mode=case.mode)
     segment.uid = case.owner
-    with Attachments(OTHER_UID) as attachments:
+    with Attachments(OTHER_UID, KeptSegments()) as attachments:
         if case.readable:
             assert bytes(attachments.view(segment.id, 0, 2)) == b"01"
         else:
@@ -147,7 +148,7 @@ def test_the_clients_segments_pass_the_agents_checks() -> None:
         assert segment is not None
         offsets = [segment.write(array) for array in arrays]
         assert all(offset % 64 == 0 for offset in offsets)
-        with Attachments(os.geteuid()) as attachments:
+        with Attachments(os.geteuid(), KeptSegments()) as attachments:
             for array, offset in zip(arrays, offsets, strict=True):
                 view = attachments.view(segment.id, offset, array.nbytes)
                 assert np.array_equal(np.frombuffer(view, np.int64), array)

@@ -9,6 +9,7 @@ from lightkeeper.service import AgentService
 from lightkeeper.transport import CONTROL, SERVICE, codec, control_codec, inplace
 from lightkeeper.transport import agent_pb2 as wire
 from lightkeeper.transport import control_pb2 as control_wire
+from lightkeeper.transport.kept_segments import KeptSegments
 from lightkeeper.transport.method import Caller, Method, Reply
 from lightkeeper.transport.shared_memory import Attachments
 
@@ -20,6 +21,7 @@ class Servicer:
 
     def __init__(self, service: AgentService) -> None:
         self._service = service
+        self._segments = KeptSegments()
 
     def methods(self) -> Mapping[str, Method]:
         """Return every method by its full path."""
@@ -48,7 +50,7 @@ class Servicer:
     def _predict(self, body: bytes, caller: Caller) -> bytes | Reply:
         body, taken = inplace.lifted(body, inplace.PREDICT)
         request = codec.parse(wire.PredictRequest, body)
-        with Attachments(caller.uid) as attachments:
+        with Attachments(caller.uid, self._segments) as attachments:
             tensors = [
                 codec.tensor_from_wire(message, position, attachments, taken.get((_TENSORS, position)))
                 for position, message in enumerate(request.tensors)
@@ -82,7 +84,7 @@ class Servicer:
     def _capture_data(self, body: bytes, caller: Caller) -> bytes:
         body, taken = inplace.lifted(body, inplace.CAPTURE)
         request = codec.parse(wire.CaptureDataRequest, body)
-        with Attachments(caller.uid) as attachments:
+        with Attachments(caller.uid, self._segments) as attachments:
             self._service.capture_data(codec.capture_from_wire(request, attachments, taken))
         return wire.CaptureDataResponse().SerializeToString()
 

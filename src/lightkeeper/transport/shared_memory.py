@@ -3,8 +3,9 @@
 The checks of one handle, in order:
 
 1. The platform has System V shared memory.
-2. The id names a segment that the agent's user may read: it is attached, read-only. From here on the kernel keeps
-   this very segment, so what is checked next is what will be read; nobody can put another one behind the id.
+2. The id names a segment that the agent's user may read: it is attached, read-only, or still is from a call before.
+   From here on the kernel keeps this very segment, so what is checked next is what will be read; nobody can put
+   another one behind the id.
 3. Nobody may write or execute it: no such bit in its mode, the owner's included. Its content then stays as it is
    while the model reads it. (A caller fills the segment first and sets its mode to 0400 before the call.)
 4. Where the transport knows who calls: that user could read the segment itself. Otherwise any client could make the
@@ -21,32 +22,32 @@ from typing import TYPE_CHECKING, Self
 
 from lightkeeper.errors import (
     SharedMemoryForeign,
-    SharedMemoryNotFound,
     SharedMemoryOutOfBounds,
-    SharedMemoryUnsupported,
+    SharedMemoryRefused,
     SharedMemoryWritable,
 )
+from lightkeeper.transport.kept_segments import KeptSegments, not_found
 
 if TYPE_CHECKING:
     import sysv_ipc
 
 _ANY_WRITE_OR_EXECUTE = 0o333
 _PERMISSIONS = 0o777  # the mode also holds kernel flags, such as "to be destroyed"
-_ID_LIMIT = 2**31  # shmget returns an int
 
 
 class Attachments:
-    """The segments of one call, detached when the call is over.
+    """The segments of one call, given back when the call is over.
 
-    Invariant: a segment is attached once a call, however many tensors lie in it, and every view of it is dead after
-    `detach` (reading one then would be a fault of memory; nothing keeps a view beyond the call).
+    Invariant: a segment is attached and checked once a call, however many tensors lie in it, and every view of it is
+    dead after `give_back` (reading one then may be a fault of memory; nothing keeps a view beyond the call).
     """
 
-    __slots__ = ("_caller_uid", "_segments")
+    __slots__ = ("_caller_uid", "_kept", "_segments")
 
-    def __init__(self, caller_uid: int | None) -> None:
-        """Remember who calls: a user id, or None where the transport cannot tell."""
+    def __init__(self, caller_uid: int | None, kept: KeptSegments) -> None:
+        """Take who calls (a user id, or None where the transport cannot tell) and where segments come from."""
         self._caller_uid = caller_uid
+        self._kept = kept
         self._segments: dict[int, sysv_ipc.SharedMemory] = {}
 
     def view(self, segment_id: int, offset_bytes: int, size_bytes: int) -> memoryview:
@@ -56,8 +57,7 @@ class Attachments:
         """
         segment = self._segments.get(segment_id)
         if segment is None:
-            segment = self._segments[segment_id] = _attach(segment_id)
-            _check(segment_id, segment, self._caller_uid)
+            segment = self._checked(segment_id)
         end = offset_bytes + size_bytes
         if offset_bytes > segment.size or end > segment.size:
             raise SharedMemoryOutOfBounds(
@@ -76,30 +76,28 @@ class Attachments:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.detach()
+        self.give_back()
 
-    def detach(self) -> None:
-        """Let go of every segment."""
-        for segment in self._segments.values():
-            segment.detach()
+    def give_back(self) -> None:
+        """End the use of every segment."""
+        for segment_id in self._segments:
+            self._kept.give_back(segment_id, keep=True)
         self._segments.clear()
 
-
-def _attach(segment_id: int) -> sysv_ipc.SharedMemory:
-    try:
+    def _checked(self, segment_id: int) -> sysv_ipc.SharedMemory:
         import sysv_ipc
-    except ImportError as error:
-        raise SharedMemoryUnsupported("this platform has no System V shared memory", segment_id=segment_id) from error
-    if segment_id >= _ID_LIMIT:
-        raise SharedMemoryNotFound(f"{segment_id} is no segment id", segment_id=segment_id)
-    try:
-        return sysv_ipc.attach(segment_id, None, sysv_ipc.SHM_RDONLY)
-    except (sysv_ipc.Error, OSError, ValueError) as error:
-        raise SharedMemoryNotFound(
-            f"segment {segment_id} does not exist, or the agent's user may not read it",
-            segment_id=segment_id,
-            agent_uid=os.geteuid(),
-        ) from error
+
+        segment = self._kept.take(segment_id)
+        try:
+            _check(segment_id, segment, self._caller_uid)
+        except sysv_ipc.Error as error:  # its rights were taken from the agent since it was attached
+            self._kept.give_back(segment_id, keep=False)
+            raise not_found(segment_id) from error
+        except SharedMemoryRefused:
+            self._kept.give_back(segment_id, keep=False)
+            raise
+        self._segments[segment_id] = segment
+        return segment
 
 
 def _check(segment_id: int, segment: sysv_ipc.SharedMemory, caller_uid: int | None) -> None:
