@@ -1064,6 +1064,34 @@ class ListenerUnusable(HubUnusable):
     next_step = "end what listens there, or choose another port with --port and --credentials-port"
 
 
+class HubFolderUnusable(HubUnusable):
+    """The hub's folder cannot be made, read or written."""
+
+    reason = "HUB_FOLDER_UNUSABLE"
+    next_step = "give a folder that your user may read and write, on a disk with room"
+
+
+class HubFolderInUse(HubUnusable):
+    """Another hub runs in this folder."""
+
+    reason = "HUB_FOLDER_IN_USE"
+    next_step = "end the other hub, or give this one a folder of its own with the same --database and --s3-endpoint"
+
+
+class HubNotRunning(HubUnusable):
+    """No hub has published its addresses in this folder."""
+
+    reason = "HUB_NOT_RUNNING"
+    next_step = "start one with `lightkeeper hub up DIR` and wait until it is ready, or give its folder with --hub DIR"
+
+
+class HubCallRefused(HubUnusable):
+    """The hub refused what a command asked it."""
+
+    reason = "HUB_CALL_REFUSED"
+    next_step = "see the hub's answer in the message"
+
+
 class HubSettingInvalid(HubUnusable):
     """A setting of the hub has a name or a value that it cannot have."""
 
@@ -1747,6 +1775,13 @@ class AgentUnreachable(Unavailable):
 
     reason = "AGENT_UNREACHABLE"
     next_step = "start the agent, and check the address and that your user may open the socket"
+
+
+class HubUnreachable(Unavailable):
+    """Nobody answers at the address that hub.json has."""
+
+    reason = "HUB_UNREACHABLE"
+    next_step = "see whether the hub runs; `lightkeeper hub up DIR` starts it"
 
 
 class CallTimedOut(Unavailable):

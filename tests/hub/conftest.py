@@ -11,6 +11,7 @@ import pytest
 
 from tests.support.hubs import RunningHub
 from tests.support.spools import IN_MEMORY
+from tests.support.postgres import Postgres, installed_or_skip
 
 Client = Any
 
@@ -18,7 +19,7 @@ Client = Any
 @pytest.fixture(scope="session")
 def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningHub]:
     """A hub in this process; each test uses names of its own."""
-    running = RunningHub(f"sqlite:///{tmp_path_factory.mktemp('hub') / 'hub.db'}")
+    running = RunningHub(tmp_path_factory.mktemp("hub"))
     yield running
     running.stop()
 
@@ -51,3 +52,13 @@ def quick_folder() -> Iterator[Path]:
     """A folder for a database that no power cut is to survive."""
     with TemporaryDirectory(prefix="hub-", dir=IN_MEMORY) as name:
         yield Path(name)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """One PostgreSQL for all tests; each asks it for a database of its own."""
+    server = Postgres(installed_or_skip())
+    try:
+        yield server.wait_until_started()
+    finally:
+        server.stop()

@@ -2,38 +2,42 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import boto3
 from botocore.config import Config
 
-from lightkeeper.hub.keys import OperatorKey
-from lightkeeper.hub.up import Hub
+from lightkeeper.hub.folder import Addresses
+from lightkeeper.hub.up import Hub, Options
 
 
 class RunningHub:
-    """A hub that answers until `stop`. No call may have ended with a fault of the hub's own."""
+    """A hub that answers until `stop`."""
 
-    def __init__(self, database_url: str, **options: Any) -> None:
-        self.hub = Hub(database_url, **options)
+    def __init__(self, folder: Path, **options: Any) -> None:
+        """Start one with its state in the folder; `options` are those of `Options`."""
+        self.hub = Hub(Options(folder=folder, **options))
         self.database = self.hub.database
-        self.endpoint = self.hub.start().endpoint
-
-    @property
-    def key(self) -> OperatorKey:
-        """The operator's key."""
-        return self.hub.operator_key
+        self.addresses = self.hub.start()
+        self.endpoint = self.addresses.endpoint
 
     def client(self, service: str, **options: Any) -> Any:
         """Return a boto3 client with the operator's key; it makes one attempt a call."""
-        given = {
-            "region_name": self.hub.settings.region,
-            "aws_access_key_id": self.key.access_key_id,
-            "aws_secret_access_key": self.key.secret_access_key,
-        } | options
-        config = Config(retries={"total_max_attempts": 1}).merge(given.pop("config", Config()))
-        return boto3.client(service, endpoint_url=self.endpoint, config=config, **given)
+        return client(self.addresses, service, **options)
 
     def stop(self) -> None:
         """End the hub."""
         self.hub.stop()
+
+
+def client(addresses: Addresses, service: str, **options: Any) -> Any:
+    """Return a boto3 client of a hub with the operator's key, unless the options say otherwise."""
+    given = {
+        "region_name": addresses.region,
+        "endpoint_url": addresses.endpoint,
+        "aws_access_key_id": addresses.access_key_id,
+        "aws_secret_access_key": addresses.secret_access_key,
+    } | options
+    config = Config(retries={"total_max_attempts": 1}).merge(given.pop("config", Config()))
+    return boto3.client(service, config=config, **given)

@@ -24,7 +24,7 @@ EXIT_UNREACHABLE = 3
 EXIT_INTERNAL = 70
 EXIT_INTERRUPTED = 130
 
-GROUPS = ("agent", "models", "predict", "capture", "captures", "package", "ca", "config", "release")
+GROUPS = ("agent", "models", "predict", "capture", "captures", "package", "ca", "config", "hub", "release")
 """The modules of this package, in the order `--help` shows their commands."""
 
 

@@ -11,6 +11,7 @@ holds is bounded: `WAITING_LIMIT` bodies, and a header's 8 KiB lines for each co
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
 import socket
@@ -243,9 +244,11 @@ def _request(request: Any, body: bytes) -> Request:
 
 def _bind(listener: Listener) -> socket.socket:
     try:
+        if not 0 <= listener.port < 1 << 16:
+            raise OSError(errno.EADDRNOTAVAIL, "there is no such port")  # noqa: TRY301 - one refusal for every cause
         bound = socket.create_server((listener.host, listener.port), backlog=BACKLOG, family=_family(listener.host))
-    except (OSError, OverflowError) as error:
-        why = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
+    except OSError as error:
+        why = error.strerror or str(error)
         raise ListenerUnusable(
             f"cannot listen on {listener.host} port {listener.port} ({listener.name}): {why}",
             listener=listener.name,
