@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -10,8 +11,8 @@ from typing import Any
 import pytest
 
 from tests.support.hubs import RunningHub
-from tests.support.spools import IN_MEMORY
 from tests.support.postgres import Postgres, installed_or_skip
+from tests.support.spools import IN_MEMORY
 
 Client = Any
 
@@ -19,9 +20,8 @@ Client = Any
 @pytest.fixture(scope="session")
 def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningHub]:
     """A hub in this process; each test uses names of its own."""
-    running = RunningHub(tmp_path_factory.mktemp("hub"))
-    yield running
-    running.stop()
+    with closing(RunningHub(tmp_path_factory.mktemp("hub"))) as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,9 @@ def two(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Runnin
         url = f"sqlite:///{tmp_path / 'shared.db'}"
     with ThreadPoolExecutor() as pool:  # at the same moment, on a database without tables
         made = [pool.submit(RunningHub, tmp_path / name, database=url) for name in ("one", "two")]
-    first, second = (one.result() for one in made)
-    yield first, second
-    first.stop()
-    second.stop()
+    with ExitStack() as ending:
+        first, second = (ending.enter_context(closing(one.result())) for one in made)
+        yield first, second
 
 
 def test_two_hubs_serve_one_fleet(two: tuple[RunningHub, RunningHub]) -> None:

@@ -174,7 +174,7 @@ def test_a_database_of_a_later_build_is_left_alone(tmp_path: Path) -> None:
     hub = RunningHub(tmp_path)
     with hub.database.write() as connection:
         connection.execute(update(SCHEMA).values(number=SCHEMA_NUMBER + 1))
-    hub.stop()
+    hub.close()
     with pytest.raises(errors.SchemaNewer):
         RunningHub(tmp_path)
 

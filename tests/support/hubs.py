@@ -26,7 +26,7 @@ class RunningHub:
         """Return a boto3 client with the operator's key; it makes one attempt a call."""
         return client(self.addresses, service, **options)
 
-    def stop(self) -> None:
+    def close(self) -> None:
         """End the hub."""
         self.hub.stop()
 

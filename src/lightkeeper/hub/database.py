@@ -12,6 +12,8 @@ Invariants:
 from __future__ import annotations
 
 import os
+import sqlite3
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
@@ -144,8 +146,9 @@ def _sqlite_engines(url: URL) -> tuple[Engine, Engine]:
     @event.listens_for(writer, "connect")
     def _prepare(connection: Any, _record: object) -> None:
         connection.isolation_level = None  # transactions begin where SQLAlchemy says, not where sqlite3 guesses
-        for pragma in ("journal_mode=WAL", "foreign_keys=ON", "case_sensitive_like=ON", "cache_size=-16384"):
+        for pragma in ("foreign_keys=ON", "case_sensitive_like=ON", "cache_size=-16384"):
             connection.execute(f"PRAGMA {pragma}")
+        _write_ahead(connection)
 
     @event.listens_for(reader, "begin")
     def _begin_to_read(connection: Connection) -> None:
@@ -158,6 +161,18 @@ def _sqlite_engines(url: URL) -> tuple[Engine, Engine]:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
 
     return reader, writer
+
+
+def _write_ahead(connection: Any) -> None:
+    """Switch a new file's journal; SQLite does not wait by itself for another process that does so just now."""
+    deadline = time.monotonic() + BUSY_SECONDS
+    while connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
 
 
 def _postgresql_engine(url: URL) -> Engine:

@@ -77,7 +77,7 @@ class Server:
         self._listeners = listeners
         self._loop = asyncio.new_event_loop()
         self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="hub")
-        self._thread = threading.Thread(target=self._loop.run_forever, name="hub-http")
+        self._thread = threading.Thread(target=self._loop.run_forever, name="hub-http", daemon=True)
         self._open: list[_Open] = []
 
     def start(self) -> dict[str, int]:

@@ -40,7 +40,7 @@ class Ticker:
         self._holds_until_ms = 0
         self._swept_ms = 0
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="hub-ticker")
+        self._thread = threading.Thread(target=self._run, name="hub-ticker", daemon=True)
 
     def start(self) -> None:
         """Begin to work, in a thread of its own."""
