@@ -35,8 +35,7 @@ READERS = 8
 """Connections for reading a process keeps; PostgreSQL's writers share them."""
 
 _PRIVATE = 0o600
-_SCHEMA_LOCK = 0x6C69676874
-"""The advisory lock of PostgreSQL under which one process at a time makes the tables."""
+_TURNS_LOCK = 0x6C69676874
 
 
 class Database:
@@ -80,8 +79,7 @@ class Database:
 
     def _create(self, metadata: MetaData) -> None:
         with self.write() as connection:
-            if not self.is_sqlite:
-                connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _SCHEMA_LOCK})
+            take_turns(connection)
             found = 0
             if inspect(connection).has_table(SCHEMA.name):
                 found = connection.scalar(select(SCHEMA.c.number)) or 0
@@ -95,6 +93,12 @@ class Database:
             metadata.create_all(connection)
             if not found:
                 connection.execute(insert(SCHEMA).values(number=SCHEMA_NUMBER))
+
+
+def take_turns(connection: Connection) -> None:
+    """Keep other transactions that do so waiting until this one ends: for what is made once, by whoever is first."""
+    if connection.dialect.name != "sqlite":  # which has one writer anyway
+        connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _TURNS_LOCK})
 
 
 def put(connection: Connection, table: Table, values: Mapping[str, Any]) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import bindparam, insert, select
 
-from lightkeeper.hub.database import Database
+from lightkeeper.hub.database import Database, take_turns
 from lightkeeper.hub.tables.key import OPERATOR_KEYS
 
 KEY_ID_PREFIX = "LKOP"
@@ -79,6 +79,7 @@ class OperatorKeys:
     def first(self, now_ms: int) -> OperatorKey:
         """Return the hub's first key; it is made where there is none, once, however many processes ask."""
         with self._database.write() as connection:
+            take_turns(connection)
             row = connection.execute(select(OPERATOR_KEYS).order_by(OPERATOR_KEYS.c.created_ms).limit(1)).first()
             if row is not None:
                 return OperatorKey(row.access_key_id, row.secret_access_key)
