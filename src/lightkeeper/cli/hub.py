@@ -76,8 +76,6 @@ def _up(args: argparse.Namespace) -> None:
     from lightkeeper.errors import ExtraMissing, HubSettingInvalid
 
     try:
-        import sqlalchemy  # noqa: F401 - so that a missing extra is said plainly, before anything is made
-
         from lightkeeper.hub.process import run
         from lightkeeper.hub.up import Options
     except ImportError as error:
