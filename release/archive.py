@@ -9,9 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lightkeeper.modelpackage.signature import Signer
-from lightkeeper.releases import signature_of
+from lightkeeper.releases import CHECKSUM, signature_of
 
-CHECKSUM = "sha256_hex.shasum"
 _LEVEL = 9
 
 

@@ -994,6 +994,20 @@ class ReleaseUnreadable(CommandError):
     next_step = "fetch the archive and its .sig.json from the same folder of the release store"
 
 
+class StoreUnusable(CommandError):
+    """A folder is no release store, or one whose files do not belong together."""
+
+    reason = "STORE_UNUSABLE"
+    next_step = "give the folder that `make release` wrote: dist/release-store-PLATFORM"
+
+
+class ReleaseTaken(CommandError):
+    """The store has a file of this name with another content: what is published is never changed."""
+
+    reason = "RELEASE_TAKEN"
+    next_step = "build the release from another commit, which gives it another version"
+
+
 class ExtraMissing(CommandError):
     """The command needs a part of Lightkeeper that is not installed."""
 

@@ -1,4 +1,7 @@
-"""Releases of Lightkeeper itself: whether an archive that was fetched is the one that was published.
+"""Releases of Lightkeeper itself: what a store of them holds, and whether an archive is the one that was published.
+
+A store has `Releases/<VERSION>/<VERSION>.tgz`, its signature and its checksum, and the root certificates as
+`Certificates/<REGION>/<REGION>.pem`. What is published is never changed: a version has one content.
 
 An archive lies beside its signature, `<VERSION>.tgz.sig.json`: the kind of bundle that signs model packages, over one
 file. It is verified by the same steps, against root certificates that the user names.
@@ -12,13 +15,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from lightkeeper.errors import ReleaseUnreadable
+from lightkeeper.errors import ReleaseUnreadable, StoreUnusable
 from lightkeeper.modelpackage import roots, trust
 from lightkeeper.modelpackage.certificate import name
 from lightkeeper.modelpackage.trust import TrustTime
 from lightkeeper.modelpackage.trustrecord import TrustRecord
 
 SIGNATURE_ENDING = ".sig.json"
+CHECKSUM = "sha256_hex.shasum"
 SIGNATURE_MAXIMUM_BYTES = 1024 * 1024
 
 
@@ -58,6 +62,39 @@ def signature_of(archive: Path) -> Path:
 
 
 @dataclass(frozen=True, slots=True)
+class Published:
+    """A file of a store, and its name there."""
+
+    name: str
+    path: Path
+    sha256: str
+
+
+def files_of(store: Path) -> list[Published]:
+    """Return the files of a store's folder in the order in which they are published: what names others comes last.
+
+    Raises `StoreUnusable` where an archive lacks its signature, or is not what its checksum says.
+    """
+    archives = sorted(store.glob("Releases/*/*.tgz"))
+    if not archives:
+        raise StoreUnusable(f"{store} has no Releases/<VERSION>/<VERSION>.tgz", store=store)
+    paths = sorted(store.glob("Certificates/*/*.pem"))
+    for archive in archives:
+        checksum, signature = archive.with_name(CHECKSUM), signature_of(archive)
+        if not (checksum.is_file() and signature.is_file()):
+            raise StoreUnusable(f"{archive} lacks {CHECKSUM} or its signature", archive=archive)
+        if checksum.read_text(encoding="ascii", errors="replace").split() != [_sha256(archive), archive.name]:
+            raise StoreUnusable(f"{archive} is not what {CHECKSUM} says", archive=archive)
+        paths += [archive, signature, checksum]
+    return [Published(path.relative_to(store).as_posix(), path, _sha256(path)) for path in paths]
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
 class _File:
     size_bytes: int
     sha256: str
@@ -67,10 +104,8 @@ class _OneFile:
     """The archive, as `trust.verify` sees a package's files."""
 
     def __init__(self, path: Path) -> None:
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
         self._path = path
-        self.files: Mapping[str, _File] = {path.name: _File(path.stat().st_size, digest)}
+        self.files: Mapping[str, _File] = {path.name: _File(path.stat().st_size, _sha256(path))}
 
     def sha256(self, name: str, start: int, end: int) -> str:  # noqa: ARG002  # there is one file
         """See `trust.Contents`; for a signature in shards, which a release never has but a hostile one may."""

@@ -58,8 +58,8 @@ def test_members_carry_no_trace_of_the_builder(packed: Path) -> None:
 
 def test_the_checksum_is_one_that_sha256sum_reads(packed: Path) -> None:
     """As users' scripts check it."""
-    subprocess.run(["sha256sum", "--check", "--strict", archive.CHECKSUM], cwd=packed.parent, check=True)
-    assert (packed.parent / archive.CHECKSUM).read_text().split()[0] == archive.sha256(packed)
+    subprocess.run(["sha256sum", "--check", "--strict", releases.CHECKSUM], cwd=packed.parent, check=True)
+    assert (packed.parent / releases.CHECKSUM).read_text().split()[0] == archive.sha256(packed)
 
 
 def test_a_signed_archive_is_verified(packed: Path, authority: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,11 +8,14 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 
 from lightkeeper.errors import AgentError, ConfigInvalid, Finding
+
+PROGRESS_BYTES = 16 * 1024 * 1024
+"""Below this a progress bar would only flicker."""
 
 
 def add_json_flag(parser: argparse.ArgumentParser) -> None:
@@ -28,6 +31,21 @@ def document(value: object) -> None:
 def note(text: str) -> None:
     """Print a remark beside the result, on stderr."""
     print(text, file=sys.stderr)
+
+
+@contextmanager
+def progress(what: str, least_bytes: int, total_bytes: int | None) -> Iterator[Callable[[int], None]]:
+    """Give a function that counts bytes; on a terminal, and where there are many, it moves a bar on stderr."""
+    if least_bytes < PROGRESS_BYTES or not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=total_bytes)
+        yield lambda size_bytes: bar.advance(task, size_bytes)
 
 
 @contextmanager

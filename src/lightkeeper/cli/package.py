@@ -6,8 +6,6 @@ import argparse
 import logging
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,8 +18,6 @@ if TYPE_CHECKING:
     from lightkeeper.runtimes.base import Session
 
 SWAP_LIMITS = ("latency_ratio", "absolute_difference", "relative_difference", "argmax_disagreement", "failure_share")
-PROGRESS_BYTES = 16 * 1024 * 1024
-"""Below this a progress bar would only flicker."""
 
 
 def add_to(commands: argparse._SubParsersAction[Any]) -> None:
@@ -94,7 +90,7 @@ def _package(args: argparse.Namespace) -> None:
         found, label, threads=resources.usable_cpus(), golden=lambda session: _golden(args, session)
     )
     size_bytes = 2 * sum(file.stat().st_size for file in found.files.values())  # each is hashed, and then packed
-    with _progress("packaging", size_bytes, size_bytes) as advance:
+    with output.progress("packaging", size_bytes, size_bytes) as advance:
         path = build.build(draft, signer, args.output, advance)
     if args.json:
         output.document({"package": str(path), "size_bytes": path.stat().st_size, "files": sorted(found.files)})
@@ -128,7 +124,7 @@ def _verify(args: argparse.Namespace) -> None:
     path = local_path(args.package)
     with tempfile.TemporaryDirectory(prefix="lightkeeper-verify-") as folder:
         store = PackageStore(root_certs=args.root_certs, staging=Path(folder), record=TrustRecord(None), host=None)
-        with _progress("verifying", *_sizes_bytes(path)) as advance, store.open(args.package, advance) as package:
+        with output.progress("verifying", *_sizes_bytes(path)) as advance, store.open(args.package, advance) as package:
             facts = {
                 "name": package.manifest.name,
                 "version": package.manifest.version,
@@ -164,21 +160,6 @@ def _verify(args: argparse.Namespace) -> None:
     print(f"  digest      {package.digest}")
     for name, file in files:
         print(f"  {file.sha256}  {file.size_bytes:>12}  {name}")
-
-
-@contextmanager
-def _progress(what: str, least_bytes: int, total_bytes: int | None) -> Iterator[Callable[[int], None]]:
-    """Give a function that counts bytes; on a terminal, and where there are many, it moves a bar on stderr."""
-    if least_bytes < PROGRESS_BYTES or not sys.stderr.isatty():
-        yield lambda _: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(what, total=total_bytes)
-        yield lambda size_bytes: bar.advance(task, size_bytes)
 
 
 def _sizes_bytes(path: Path) -> tuple[int, int | None]:
