@@ -70,6 +70,9 @@ test-swap: $(STAMP) ## swap a model 100 times under 8 callers, over each server;
 test-job-crash: $(STAMP) ## kill the hub's workers and hubs 100 times in the middle of jobs (five minutes)
 	LIGHTKEEPER_JOB_KILLS=100 $(BIN)/pytest tests/hub/test_job_crash.py --timeout 1800
 
+test-deployments: $(STAMP) ## kill an agent at every change of its files during a deployment, and start it again (ten minutes)
+	LIGHTKEEPER_EVERY_KILL=1 $(BIN)/pytest -q tests/deployment/test_kill.py --timeout 3600
+
 demo: $(STAMP)   ## read a scanned page through an agent with three signed models
 	@$(BIN)/python -m demo
 

@@ -32,8 +32,7 @@ from lightkeeper.errors import (
     Unexpected,
 )
 from lightkeeper.model import ModelDescription
-from lightkeeper.models.lifecycle import ModelStatus
-from lightkeeper.models.swapping import Progress, SwapReport
+from lightkeeper.models.report import ModelStatus, Progress, SwapReport
 from lightkeeper.tensor import DataType, Tensor
 from lightkeeper.transport import CONTROL, SERVICE, codec, control_codec, status
 from lightkeeper.transport import agent_pb2 as wire

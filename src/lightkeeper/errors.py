@@ -22,6 +22,7 @@ exit codes, and `docs/errors.md` is generated from it.
     |   |-- ContentRefused      ... because its files are not what was signed
     |   `-- CannotRunHere       ... because of this device or this agent
     |-- SwapRefused             a new version may not take the place of the loaded one, or may not keep it
+    |-- DeploymentFailed        a deployment of the fleet cannot be done; its result says so
     |-- SigningError            a package or authority could not be made
     |-- CommandError            a command line cannot do what it was asked to
     |-- ReadingError            captures that were written cannot be read back
@@ -899,6 +900,48 @@ class SwapCutShort(SwapRefused):
 
     reason = "SWAP_CUT_SHORT"
     next_step = "look into the system's log for why the agent ended: the model may crash it or use up its memory"
+
+
+# --- deployments -----------------------------------------------------------------------------------------------------
+
+
+class DeploymentFailed(AgentError):
+    """A part of a deployment cannot be done; the fleet learns it from the deployment's result."""
+
+
+class ChecksumMismatch(DeploymentFailed):
+    """What was fetched is not what the deployment names."""
+
+    reason = "CHECKSUM_MISMATCH"
+    next_step = "deploy the package again: it was replaced in the bucket, or altered on its way"
+
+
+class FetchGivenUp(DeploymentFailed):
+    """The package could not be fetched for too long."""
+
+    reason = "FETCH_GIVEN_UP"
+    next_step = "check the device's network, and that it may read the package; then deploy it again"
+
+
+class HandleTwice(DeploymentFailed):
+    """The deployment has two definitions for one handle."""
+
+    reason = "HANDLE_TWICE"
+    next_step = "make a deployment in which every model handle is there once"
+
+
+class DeploymentCutShort(DeploymentFailed):
+    """The agent died again and again at one step of the deployment."""
+
+    reason = "DEPLOYMENT_CUT_SHORT"
+    next_step = "look into the system's log for why the agent ended: the model may crash it or use up its memory"
+
+
+class TakenBack(DeploymentFailed):
+    """The model was fine, and was put back because another one of its deployment failed."""
+
+    reason = "TAKEN_BACK"
+    next_step = "see to the model that failed"
 
 
 # --- making packages -------------------------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 
 from lightkeeper import resources
 from lightkeeper.errors import (
+    DiskShort,
     InputRejected,
     MemoryShort,
     ModelOutOfMemory,
@@ -100,6 +101,14 @@ class ModelLoader:
             opened.session.close()
             raise PackageNotKept(f"the package is not kept, and another one lies at {url} now", url=url, digest=digest)
         return opened
+
+    def keep(self, url: str) -> PackageIdentity:
+        """Verify the package at a url and put it on the shelf, without opening it. Raises what `load` does."""
+        with self._store.open(url) as package:
+            self._runtimes.for_format(package.manifest.format)
+            if self._shelf is None or not self._shelf.put(package.digest, package.folder):
+                raise DiskShort(f"the package {package.manifest.name} cannot be kept", digest=package.digest)
+            return PackageIdentity(package.manifest.name, package.manifest.version, package.digest)
 
     def digest(self, url: str) -> str:
         """Return the digest of the package at a url, which is verified for it. Raises what `load` does."""

@@ -12,8 +12,8 @@ from lightkeeper.capture.request import CaptureRequest, CaptureStatus
 from lightkeeper.capture.sampling import Sampling
 from lightkeeper.errors import AgentError, FlushTimeInvalid
 from lightkeeper.model import ModelDescription, PackageIdentity
-from lightkeeper.models.lifecycle import Models, ModelStatus
-from lightkeeper.models.swapping import Progress, SwapReport
+from lightkeeper.models.lifecycle import Models
+from lightkeeper.models.report import ModelStatus, Progress, SwapReport
 from lightkeeper.registry import Registry
 from lightkeeper.tensor import Tensor
 

@@ -18,15 +18,8 @@ from lightkeeper.errors import (
     SwapTooSlow,
 )
 from lightkeeper.modelpackage.manifest import SwapLimits
-from lightkeeper.models.comparison import (
-    RECENT,
-    TIMED_RUNS_LEAST,
-    Comparison,
-    OutputComparison,
-    check_interface,
-    compare,
-    faults,
-)
+from lightkeeper.models.comparison import TIMED_RUNS_LEAST, check_interface, compare, faults
+from lightkeeper.models.report import RECENT, Comparison, OutputComparison
 from lightkeeper.runtimes.base import Array
 from lightkeeper.tensor import DataType, TensorMetadata
 

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lightkeeper.model import PackageIdentity
-from lightkeeper.models.record import Entry, ModelRecord, Returned, Version
+from lightkeeper.models.record import Entry, ModelRecord, Version
+from lightkeeper.models.report import Returned
 
 NAMES = st.text("abc-1", min_size=1, max_size=5)
 VERSIONS = st.builds(

@@ -24,7 +24,7 @@ from lightkeeper.errors import (
     SwapRunFailed,
     SwapTooSlow,
 )
-from lightkeeper.models.lifecycle import ModelStatus
+from lightkeeper.models.report import ModelStatus
 from tests.conftest import PackageFactory
 from tests.support import models
 from tests.support.agents import AgentProcess

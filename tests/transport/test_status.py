@@ -15,6 +15,7 @@ NEVER_ANSWERED = (
     errors.SigningError,
     errors.CommandError,
     errors.DeliveryFailed,
+    errors.DeploymentFailed,
     errors.ReadingError,
     errors.HubUnusable,
     errors.HubRefusal,

@@ -6,26 +6,35 @@ import logging
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lightkeeper.agent import modelling
 from lightkeeper.agent.captures import Captures
 from lightkeeper.config import Config
 from lightkeeper.errors import StateDiskBroken
 from lightkeeper.models.lifecycle import Models
+from lightkeeper.providers.fleet import Fleet
 from lightkeeper.registry import Registry
 from lightkeeper.service import AgentService
 from lightkeeper.state import StateFolder, memory_folder
+
+if TYPE_CHECKING:
+    from lightkeeper.deployment.engine import Deployments
+
+FIRST_POLL_SECONDS = 30.0
+"""Within so long after the start the fleet is asked for deployments for the first time."""
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Inside:
-    """What answers calls, and what must be started once calls are let in (`models.start`)."""
+    """What answers calls, and what must be started once calls are let in: `models`, then `deployments` if there are."""
 
     service: AgentService
     models: Models
     registry: Registry
+    deployments: Deployments | None
 
     def close_models(self) -> None:
         """Wait for the calls that use each model, and give its memory back; another start loads them again."""
@@ -33,12 +42,18 @@ class Inside:
             self.registry.take(model.description.name).close()
 
 
-def compose(config: Config, stack: ExitStack) -> Inside:
-    """Take the state folder and start capture; the stack ends both. Raises a `ConfigurationError` about the folder."""
+def compose(
+    config: Config, stack: ExitStack, *, fleet: Fleet | None = None, first_poll_seconds: float = FIRST_POLL_SECONDS
+) -> Inside:
+    """Take the state folder and start capture; the stack ends both. Raises a `ConfigurationError` about the folder.
+
+    `fleet` gives deployments; it is asked for the first time within `first_poll_seconds` of the start.
+    """
     captures, state = _open_state(config, stack)
     registry = Registry()
     models = modelling.models(config, registry, state)
-    return Inside(AgentService(registry=registry, models=models, captures=captures), models, registry)
+    deployments = modelling.deploying(config, models, fleet, state, first_poll_seconds=first_poll_seconds)
+    return Inside(AgentService(registry=registry, models=models, captures=captures), models, registry, deployments)
 
 
 def _open_state(config: Config, stack: ExitStack) -> tuple[Captures, Path]:

@@ -1,8 +1,11 @@
-"""Composes what happens to models: packages -> loader -> stock -> `Models`."""
+"""Composes what happens to models: packages -> loader -> stock -> `Models` <- deployments."""
 
 from __future__ import annotations
 
+import logging
+import threading
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lightkeeper import resources
 from lightkeeper.config import Config
@@ -16,9 +19,46 @@ from lightkeeper.modelpackage.trustrecord import TrustRecord
 from lightkeeper.models.lifecycle import Models
 from lightkeeper.models.record import ModelRecord
 from lightkeeper.models.stock import Stock
+from lightkeeper.providers.fleet import Fleet
 from lightkeeper.registry import Registry
 from lightkeeper.runtimes.base import RuntimeOptions
 from lightkeeper.runtimes.discovery import Runtimes
+
+if TYPE_CHECKING:
+    from lightkeeper.deployment.engine import Deployments
+
+SECONDS_A_MINUTE = 60.0
+FETCHED_FOLDER = "deployments"
+
+log = logging.getLogger(__name__)
+
+
+def deploying(
+    config: Config, models: Models, fleet: Fleet | None, state: Path, *, first_poll_seconds: float
+) -> Deployments | None:
+    """Return what makes the models what the fleet wants, or None where there is no such wish.
+
+    Made before the models start, since it holds packages of a deployment that was cut short.
+    """
+    if not config.deployments_enabled:
+        return None
+    if fleet is None or state != config.state_path:
+        reason = "the state folder's disk is broken" if fleet else "no provider of this configuration gives deployments"
+        log.warning("deployments_off", extra={"reason": reason})
+        return None
+    from lightkeeper.deployment.engine import Deployments, Polling
+    from lightkeeper.deployment.fetching import Fetching
+    from lightkeeper.deployment.journal import Journal
+
+    stopping = threading.Event()
+    return Deployments(
+        fleet,
+        models,
+        Journal(state / "deployments.json"),
+        Fetching(fleet, state / FETCHED_FOLDER, most_bytes=config.max_package_bytes, stopping=stopping),
+        polling=Polling(SECONDS_A_MINUTE * config.deployment_poll_interval_minutes, first_poll_seconds),
+        stopping=stopping,
+    )
 
 
 def models(config: Config, registry: Registry, state: Path) -> Models:

@@ -18,9 +18,10 @@ from pathlib import Path
 
 from lightkeeper import __version__, resources
 from lightkeeper.agent import transports
-from lightkeeper.agent.inside import compose
+from lightkeeper.agent.inside import FIRST_POLL_SECONDS, compose
 from lightkeeper.config import Config
 from lightkeeper.config.values import Transport
+from lightkeeper.providers.fleet import Fleet
 from lightkeeper.service import AgentService
 from lightkeeper.transport import CONTROL, SERVICE
 from lightkeeper.transport.health import Health
@@ -40,8 +41,21 @@ _ENDING = (signal.SIGTERM, signal.SIGINT)
 class Agent:
     """One agent on one socket."""
 
-    def __init__(self, config: Config, *, address: str, force: bool = False) -> None:
-        """Take the configuration, the address to serve, and whether to remove a stale socket file there."""
+    def __init__(
+        self,
+        config: Config,
+        *,
+        address: str,
+        force: bool = False,
+        fleet: Fleet | None = None,
+        first_poll_seconds: float = FIRST_POLL_SECONDS,
+    ) -> None:
+        """Take the configuration, the address to serve, and whether to remove a stale socket file there.
+
+        `fleet` gives deployments; it is asked for the first time within `first_poll_seconds` of the start.
+        """
+        self._fleet = fleet
+        self._first_poll_seconds = first_poll_seconds
         self._config = config
         self._address = address
         self._force = force
@@ -77,7 +91,7 @@ class Agent:
             stack.callback(socket.remove)
             bind_address = socket.claim(force=self._force)
             transport = transports.chosen(self._config.transport)
-            inside = compose(self._config, stack)
+            inside = compose(self._config, stack, fleet=self._fleet, first_poll_seconds=self._first_poll_seconds)
             health = Health((SERVICE, CONTROL))
             server = self._server(transport, inside.service, health)
             server.start(f"unix:{bind_address}")
@@ -85,6 +99,9 @@ class Agent:
             socket.publish()
             inside.models.start()
             stack.callback(inside.models.stop)
+            if inside.deployments is not None:
+                inside.deployments.start()
+                stack.callback(inside.deployments.stop)
             self._report_start(socket.path, transport, time.monotonic() - started)
             self._stopping.wait()
             log.info("agent_stopping", extra={"grace_seconds": self._config.grace_seconds})

@@ -17,9 +17,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from lightkeeper.client import Client
-    from lightkeeper.models.comparison import Comparison
-    from lightkeeper.models.lifecycle import ModelStatus
-    from lightkeeper.models.swapping import SwapReport
+    from lightkeeper.models.report import Comparison, ModelStatus, SwapReport
 
 POLL_SECONDS = 0.2
 INPUTS = {"recent": "the last inputs of Predict", "golden": "the golden input of its package", "zeros": "zeros"}

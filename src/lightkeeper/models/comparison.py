@@ -13,7 +13,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from statistics import median
 from typing import Any
 
 import numpy as np
@@ -21,14 +20,12 @@ import numpy.typing as npt
 
 from lightkeeper.errors import AgentError, SwapDisagrees, SwapInterfaceMismatch, SwapRunFailed, SwapTooSlow
 from lightkeeper.modelpackage.manifest import SwapLimits
+from lightkeeper.models.report import Comparison, OutputComparison
 from lightkeeper.recent import Inputs
 from lightkeeper.runtimes.base import Session
 from lightkeeper.tensor import DYNAMIC, TensorMetadata
 
 Array = npt.NDArray[Any]
-
-RECENT, GOLDEN, ZEROS = "recent", "golden", "zeros"
-"""Where inputs come from: the last ones of Predict, the package's golden input, or zeros of the inputs' shapes."""
 
 TIMED_RUNS_LEAST = 5
 """How often each version runs at least, so that its time is a median; few inputs are then answered more than once."""
@@ -38,34 +35,6 @@ MOST_SECONDS = 30.0
 
 LATENCY_GRACE_SECONDS = 0.001
 """A version that takes no longer than this beyond the old one is not slow, whatever the ratio."""
-
-
-@dataclass(frozen=True, slots=True)
-class OutputComparison:
-    """One output over all inputs. `argmax_disagreement` is None where the output has no rows of floats."""
-
-    name: str
-    absolute_difference: float = 0.0
-    relative_difference: float = 0.0
-    argmax_disagreement: float | None = None
-    shapes_differ: int = 0
-    """For how many inputs its shape was another one; these do not count in the differences."""
-
-
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """How a new version did beside the old one. Times are medians, in seconds a run."""
-
-    source: str
-    inputs: int
-    old_seconds: float
-    new_seconds: float
-    outputs: tuple[OutputComparison, ...]
-
-    @property
-    def latency_ratio(self) -> float:
-        """The new version's time / the old one's; 1 where neither took any."""
-        return self.new_seconds / self.old_seconds if self.old_seconds else 1.0
 
 
 def check_interface(old: Session, new: Session) -> None:
@@ -124,7 +93,7 @@ def compare(
             answered += 1
             for column, expected, actual in zip(columns, pair.old, pair.new, strict=True):
                 column.add(expected, actual)
-    old_seconds, new_seconds = (median(took) if took else 0.0 for took in times)
+    old_seconds, new_seconds = (float(np.median(took)) if took else 0.0 for took in times)
     return Comparison(source, answered, old_seconds, new_seconds, tuple(column.result() for column in columns))
 
 

@@ -7,36 +7,20 @@ just taken over. Everything else happens in the thread that calls.
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from lightkeeper.errors import ModelNotFound
-from lightkeeper.metrics import Reading
 from lightkeeper.model import ModelDescription, PackageIdentity
 from lightkeeper.modelpackage.manifest import SwapLimits
-from lightkeeper.models.record import Entry, Returned, Version
+from lightkeeper.models.record import Entry, Version
+from lightkeeper.models.report import ModelStatus, Progress, SwapReport
 from lightkeeper.models.restoring import Restoring
 from lightkeeper.models.stock import Stock, version_of
-from lightkeeper.models.swapping import Progress, Swapping, SwapReport
+from lightkeeper.models.swapping import Swapping
 from lightkeeper.models.watching import Watching
 from lightkeeper.names import check_model_name
-from lightkeeper.registry import LoadedModel
 
 JOIN_SECONDS = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class ModelStatus:
-    """A loaded model, its version and the one before, and what it has done since it was loaded."""
-
-    name: str
-    url: str
-    package: PackageIdentity
-    previous: PackageIdentity | None
-    watch_seconds_left: float | None
-    """How long it is still being watched since it took over, or None where it is not."""
-    returned: Returned | None
-    """The last version that was taken back by itself, if one was."""
-    reading: Reading
 
 
 class Models:
@@ -67,9 +51,10 @@ class Models:
         for entry in self._stock.record.all():
             self._stock.record.put(replace(entry, crashes=0))
 
-    def wait_until_restored(self) -> None:
-        """Wait until nothing is left to restore."""
-        self._threads[0].join()
+    def wait_until_restored(self, timeout_seconds: float) -> bool:
+        """Wait until nothing is left to restore; return whether that is so within the time."""
+        self._threads[0].join(timeout_seconds)
+        return not self._threads[0].is_alive()
 
     def load(self, url: str, name: str) -> ModelDescription:
         """Verify the package at a url and publish its model under a name, or adopt the restored one (`restoring.py`).
@@ -81,22 +66,35 @@ class Models:
             adopted = self._restoring.adopt(name, url)
             if adopted is not None:
                 return adopted.description
-            return self._load(url, name, url).description
+            with self._stock.registry.reserve(name):
+                opened = self._stock.loader.load(url)
+                model = self._stock.model(name, url, opened)
+                self._stock.publish(model, Entry(name, version_of(model), asked=opened.package.digest))
+            return model.description
 
-    def deploy(self, url: str, name: str, *, known_as: str) -> SwapReport | None:
-        """Have the package at a url run under a name: loaded where nothing is, else swapped in.
+    def keep(self, url: str) -> PackageIdentity:
+        """Verify the package at a url and hold it, to be deployed. Raises what `ModelLoader.load` raises."""
+        with self._stock.change():
+            package = self._stock.loader.keep(url)
+            self._stock.hold_also(package.digest)
+        return package
 
-        An application may adopt what was loaded so. Returns None where nothing was swapped. Raises what `load` and
-        `swap` raise.
+    def hold(self, digests: frozenset[str]) -> None:
+        """Keep these packages, whether a model needs them or not, and no longer those that were held before."""
+        self._stock.hold(digests)
+
+    def deploy(self, name: str, version: Version) -> None:
+        """Have a kept version run under a name: loaded where nothing is, else swapped in, unless it runs already.
+
+        An application may adopt what was loaded so. Raises what `load` and `swap` raise.
         """
         check_model_name(name)
         self._restoring.finish(name)
-        if self.version(name) is not None:
-            return self.swap(name, url, known_as=known_as)
-        with self._stock.change():
-            self._load(url, name, known_as)
-        self._restoring.unclaim(name)
-        return None
+        current = self.version(name)
+        if current is None:
+            self._load_kept(name, version)
+        elif current.package.digest != version.package.digest:
+            self._swapping.swap_kept(name, version)
 
     def put_back(self, name: str, version: Version | None) -> None:
         """Have a version run again under a name, or nothing; where it does, nothing happens.
@@ -109,9 +107,7 @@ class Models:
             if current is not None:
                 self.unload(name)
         elif current is None:
-            with self._stock.change(), self._stock.registry.reserve(name):
-                self._stock.publish(self._stock.reopen(name, version), Entry(name, version))
-            self._restoring.unclaim(name)
+            self._load_kept(name, version)
         elif current.package.digest != version.package.digest:
             if entry is None or entry.previous != version:
                 entry = entry or Entry(name, current)
@@ -129,10 +125,10 @@ class Models:
             if trial is not None and trial.old is not None:
                 trial.old.close()
 
-    def swap(self, name: str, url: str, *, known_as: str = "") -> SwapReport:
+    def swap(self, name: str, url: str) -> SwapReport:
         """Put the package at a url in the place of the loaded model (see `Swapping.swap`)."""
         self._restoring.finish(name)
-        return self._swapping.swap(name, url, known_as=known_as)
+        return self._swapping.swap(name, url)
 
     def swap_progress(self, name: str) -> Progress | None:
         """Return how far the swap of a name is, or None where none is under way."""
@@ -174,10 +170,13 @@ class Models:
             )
         return found
 
-    def _load(self, url: str, name: str, known_as: str) -> LoadedModel:
-        with self._stock.registry.reserve(name):
-            opened = self._stock.loader.load(url)
-            model = self._stock.model(name, known_as, opened)
-            asked = opened.package.digest if known_as == url else ""
-            self._stock.publish(model, Entry(name, version_of(model), asked=asked))
-        return model
+    def forget_returned(self, name: str) -> None:
+        """Forget which version of a name was last taken back by itself: another try begins."""
+        entry = self._stock.record.get(name)
+        if entry is not None and entry.returned is not None:
+            self._stock.record.put(replace(entry, returned=None))
+
+    def _load_kept(self, name: str, version: Version) -> None:
+        with self._stock.change(), self._stock.registry.reserve(name):
+            self._stock.publish(self._stock.reopen(name, version), Entry(name, version))
+        self._restoring.unclaim(name)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from lightkeeper.model import PackageIdentity
+from lightkeeper.models.report import Returned
 from lightkeeper.state import replace_file
 
 FORMAT_VERSION = 1
@@ -31,15 +32,6 @@ class Version:
 
     package: PackageIdentity
     url: str
-
-
-@dataclass(frozen=True, slots=True)
-class Returned:
-    """A version that was taken back while it was watched, with the reason code and what happened."""
-
-    digest: str
-    reason: str
-    message: str
 
 
 @dataclass(frozen=True, slots=True)

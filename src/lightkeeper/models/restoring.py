@@ -22,7 +22,8 @@ from dataclasses import replace
 
 from lightkeeper.errors import AgentError, ModelAlreadyLoaded, ModelNotFound, SwapCutShort
 from lightkeeper.modelpackage.manifest import SwapLimits
-from lightkeeper.models.record import Entry, Returned
+from lightkeeper.models.record import Entry
+from lightkeeper.models.report import Returned
 from lightkeeper.models.stock import Stock
 from lightkeeper.models.watching import Watching
 from lightkeeper.registry import LoadedModel

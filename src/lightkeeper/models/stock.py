@@ -43,6 +43,17 @@ class Stock:
         self._lock = threading.RLock()
         self._counting = threading.Lock()
         self._changes = 0
+        self._held: frozenset[str] = frozenset()
+
+    def hold_also(self, digest: str) -> None:
+        """Keep one more package on the shelf."""
+        with self._counting:
+            self._held |= {digest}
+
+    def hold(self, digests: frozenset[str]) -> None:
+        """Keep these packages on the shelf too, until others are named."""
+        with self._counting:
+            self._held = digests
 
     @contextmanager
     def change(self) -> Iterator[None]:
@@ -55,7 +66,7 @@ class Stock:
             with self._counting:
                 self._changes -= 1
                 if not self._changes and self._shelf is not None:
-                    self._shelf.retain(self.record.digests())
+                    self._shelf.retain(self.record.digests() | self._held)
 
     def model(self, name: str, url: str, opened: Opened, recent: RecentInputs | None = None) -> LoadedModel:
         """Return an open session as a model of a name; a successor takes the recent inputs over."""

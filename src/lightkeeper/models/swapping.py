@@ -20,15 +20,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 from lightkeeper.errors import ModelNotFound, PreviousVersionMissing, SwapUnderway
 from lightkeeper.loader import Opened
-from lightkeeper.model import PackageIdentity
 from lightkeeper.modelpackage.manifest import SwapLimits
 from lightkeeper.models import comparison
-from lightkeeper.models.comparison import GOLDEN, RECENT, ZEROS, Comparison
-from lightkeeper.models.record import Entry
+from lightkeeper.models.record import Entry, Version
+from lightkeeper.models.report import GOLDEN, RECENT, ZEROS, Comparison, Progress, SwapReport
 from lightkeeper.models.stock import Stock, version_of
 from lightkeeper.models.watching import Watching
 from lightkeeper.recent import Inputs
@@ -36,26 +34,6 @@ from lightkeeper.registry import LoadedModel
 from lightkeeper.runtimes.base import zeros
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class SwapReport:
-    """What a swap or a rollback did. `comparison` is None where nothing was compared."""
-
-    name: str
-    old: PackageIdentity
-    new: PackageIdentity
-    comparison: Comparison | None = None
-    watch_seconds: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far a swap is: a word for the stage, and `done` of `total` units, bytes or runs; 0 where not known."""
-
-    stage: str
-    done: int = 0
-    total: int = 0
 
 
 class Swapping:
@@ -73,18 +51,27 @@ class Swapping:
         """Return how far the swap of a name is, or None where none is under way."""
         return self._progress.get(name)
 
-    def swap(self, name: str, url: str, *, known_as: str = "") -> SwapReport:
-        """Put the package at a url in the place of the loaded model. `known_as` is the url to list it under.
+    def swap(self, name: str, url: str) -> SwapReport:
+        """Put the package at a url in the place of the loaded model.
 
         Raises `ModelNotFound`, what `ModelLoader.load` raises, or a `SwapRefused`.
         """
+        return self._change(name, lambda: self._stock.loader.load(url, self._advance(name)), url)
+
+    def swap_kept(self, name: str, version: Version) -> SwapReport:
+        """Put a version whose package is kept in the place of the loaded model. Raises what `swap` does."""
+        return self._change(
+            name, lambda: self._stock.loader.load_kept(version.package.digest, version.url), version.url
+        )
+
+    def _change(self, name: str, open_version: Callable[[], Opened], url: str) -> SwapReport:
         started = time.monotonic()
         with self._claimed(name), self._stock.change():
             old = self._entered(name)
             try:
-                opened = self._stock.loader.load(url, self._advance(name))
+                opened = open_version()
                 try:
-                    report = self._swap(old, opened, known_as or url)
+                    report = self._swap(old, opened, url)
                 except BaseException:
                     opened.session.close()
                     raise

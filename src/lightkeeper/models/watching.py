@@ -22,8 +22,9 @@ from dataclasses import dataclass, field
 from lightkeeper.errors import AgentError, ModelNotFound, SwapRunFailed, SwapTooSlow
 from lightkeeper.metrics import Reading
 from lightkeeper.modelpackage.manifest import SwapLimits
-from lightkeeper.models.comparison import LATENCY_GRACE_SECONDS, RECENT, compare, faults
-from lightkeeper.models.record import Entry, Returned, Version
+from lightkeeper.models.comparison import LATENCY_GRACE_SECONDS, compare, faults
+from lightkeeper.models.record import Entry, Version
+from lightkeeper.models.report import RECENT, Returned
 from lightkeeper.models.stock import Stock, version_of
 from lightkeeper.registry import LoadedModel
 
@@ -159,7 +160,6 @@ class Watching:
             old = self._stock.reopen(trial.name, trial.before, trial.new.recent)
         entry = self._stock.record.get(trial.name)
         asked = "" if entry is None else entry.asked
-        after = Entry(trial.name, trial.before, asked=asked)
         if why is None:
             after = Entry(trial.name, trial.before, previous=version_of(trial.new), asked=asked)
         else:

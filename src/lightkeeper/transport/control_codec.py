@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from lightkeeper.metrics import Reading
 from lightkeeper.model import PackageIdentity
-from lightkeeper.models.comparison import Comparison, OutputComparison
-from lightkeeper.models.lifecycle import ModelStatus
-from lightkeeper.models.record import Returned
-from lightkeeper.models.swapping import SwapReport
+from lightkeeper.models.report import Comparison, ModelStatus, OutputComparison, Returned, SwapReport
 from lightkeeper.transport import control_pb2 as wire
 
 
