@@ -1735,6 +1735,13 @@ class RoleAliasUnknown(ResourceMissing):
     next_step = "use SageMakerEdge-FLEET, with the name of the device's fleet"
 
 
+class DeviceAmbiguous(CallInvalid):
+    """Several fleets have a device of this name."""
+
+    reason = "DEVICE_AMBIGUOUS"
+    next_step = "say which fleet's with --fleet"
+
+
 class CapturePlaceUnusable(ResourceConflict):
     """A fleet's output location is none where its devices can keep captures."""
 

@@ -66,3 +66,18 @@ def test_fleets_are_listed_in_the_order_asked_for(sagemaker: Any, unique: Callab
     assert set(listed()) == set(made)
     assert listed(CreationTimeAfter=4_000_000_000) == []
     assert sagemaker.describe_device_fleet(DeviceFleetName=made[0])["Description"] == "changed"
+
+
+@pytest.mark.parametrize(
+    ("given", "made"), [({}, True), ({"EnableIotRoleAlias": True}, True), ({"EnableIotRoleAlias": False}, False)]
+)
+def test_a_fleet_has_a_role_alias_unless_it_is_told_not_to(
+    sagemaker: Any, unique: Callable[[], str], given: dict[str, bool], made: bool
+) -> None:
+    """Where the call does not say, there is one, since nothing else makes it; an update without a word leaves it so."""
+    name = unique()
+    sagemaker.create_device_fleet(DeviceFleetName=name, OutputConfig=OUTPUT, **given)
+    sagemaker.update_device_fleet(DeviceFleetName=name, OutputConfig=OUTPUT, Description="changed")
+    assert ("IotRoleAlias" in sagemaker.describe_device_fleet(DeviceFleetName=name)) is made
+    sagemaker.update_device_fleet(DeviceFleetName=name, OutputConfig=OUTPUT, EnableIotRoleAlias=not made)
+    assert ("IotRoleAlias" in sagemaker.describe_device_fleet(DeviceFleetName=name)) is not made

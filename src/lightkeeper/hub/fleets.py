@@ -110,6 +110,12 @@ def delete_fleet(context: Context, given: Input) -> Output:
     return {}
 
 
+def set_role_alias(connection: Connection, name: str, *, opened: bool, now_ms: int) -> bool:
+    """Open or close a fleet's role alias; False where there is no such fleet."""
+    changed = update(FLEETS).where(FLEETS.c.name == name).values(role_alias=opened, modified_ms=now_ms)
+    return bool(connection.execute(changed).rowcount)
+
+
 def find(connection: Connection, name: str) -> Row[Any]:
     """Return a fleet's row. Raises `FleetUnknown`."""
     row = connection.execute(select(FLEETS).where(FLEETS.c.name == name)).first()
@@ -139,7 +145,7 @@ def _columns(given: Input) -> dict[str, Any]:
         "role_arn": given.get("RoleArn"),
         "description": given.get("Description"),
         "output_config": given["OutputConfig"],
-        "role_alias": given.get("EnableIotRoleAlias", False),
+        "role_alias": given.get("EnableIotRoleAlias", True),  # no other service makes one here
     }
 
 
