@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import subprocess
 import tarfile
 import time
 from collections.abc import Callable, Iterator
@@ -254,6 +255,7 @@ def test_a_worker_has_no_secret_and_no_more_than_it_may(tmp_path: Path, monkeypa
         with contextlib.suppress(psutil.NoSuchProcess):  # it may end at any moment
             for child in own_workers():
                 now = {"environment": child.environ(), "words": child.cmdline(), "nice": child.nice()}
+                now |= {"network": Path(f"/proc/{child.pid}/ns/net").readlink()}
                 now |= {"files": child.rlimit(psutil.RLIMIT_FSIZE)[0], "folder": child.cwd()}
                 if child.rlimit(psutil.RLIMIT_AS)[0] == CONFINES.memory_bytes:
                     seen.update(now)
@@ -268,6 +270,8 @@ def test_a_worker_has_no_secret_and_no_more_than_it_may(tmp_path: Path, monkeypa
     assert seen["nice"] > os.nice(0)
     assert seen["files"] == CONFINES.file_bytes
     assert seen["folder"] == str(tmp_path)
+    allowed = subprocess.run(["unshare", "--user", "--net", "true"], check=False, capture_output=True).returncode == 0
+    assert (seen["network"] != Path("/proc/self/ns/net").readlink()) == allowed
 
 
 def test_a_worker_that_is_killed_is_told_from_one_that_refuses(tmp_path: Path) -> None:

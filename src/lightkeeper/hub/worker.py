@@ -1,8 +1,9 @@
 """The process that does one step of a job: `python -m lightkeeper.hub.worker`, started by `sandbox.py` alone.
 
 What a step opens comes from outside, and a model may do to its process what it likes. So this one has a folder, and
-nothing else of value: no network address, no credentials, no database. The step that has the signing key opens no
-model. The order comes as JSON on stdin; the outcome is a file in the folder, which the parent does not trust either.
+nothing else of value: no credentials, no database, and no network where the kernel lets it give that up. The step that
+has the signing key opens no model. The order comes as JSON on stdin; the outcome is a file in the folder, which the
+parent does not trust either.
 
 Limits, set before anything is read of the folder: memory (address space), the size of a file, no core file. The kernel
 ends this process with its parent, and before any other when memory runs out.
@@ -23,7 +24,8 @@ from lightkeeper.errors import AgentError, JobOutOfMemory, MemoryShort, ModelOut
 OUTCOME = "outcome.json"
 MODEL_FOLDER = "model"
 
-_PR_SET_PDEATHSIG, _SIGKILL = 1, 9
+_CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000  # <linux/sched.h>
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _SIGKILL = 1, 4, 9  # <linux/prctl.h>, <signal.h>
 _NICE = 10
 
 
@@ -115,9 +117,12 @@ def _confine(parent: int, memory_bytes: int, file_bytes: int) -> None:
     if sys.platform == "linux":
         import ctypes
 
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, _SIGKILL, 0, 0, 0)
+        kernel = ctypes.CDLL(None)
         with suppress(OSError):  # a container may forbid it; the limit on memory stands all the same
             Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
+        if kernel.unshare(_CLONE_NEWUSER | _CLONE_NEWNET) == 0:  # not every kernel lets everybody do it
+            kernel.prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)  # what a new namespace takes from its operator's tools
+        kernel.prctl(_PR_SET_PDEATHSIG, _SIGKILL, 0, 0, 0)  # after what would have cleared it
     if os.getppid() != parent:
         sys.exit("the hub has ended")
 
