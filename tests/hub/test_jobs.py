@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
+from sqlalchemy import delete
 
 from lightkeeper.errors import JobEnded, JobLimit, JobNameTaken, JobNotEnded, JobUnknown, ObjectMissing
 from lightkeeper.hub.database import Database
@@ -21,6 +21,7 @@ from lightkeeper.hub.jobs import (
     Status,
     failure_reason,
 )
+from lightkeeper.hub.tables.job import JOBS
 
 LEASE_SECONDS = 10
 ARTIFACT = Artifact("s3://bucket/key", 1, "a", "b", "c", {"digest": "d"})
@@ -47,16 +48,24 @@ def clock() -> Clock:
     return Clock()
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
-    """An empty database of either kind."""
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
+    """A database of either kind."""
     if request.param == "sqlite":
-        url = f"sqlite:///{tmp_path / 'hub.db'}"
+        url = f"sqlite:///{tmp_path_factory.mktemp('queue') / 'hub.db'}"
     else:
         url = request.getfixturevalue("postgres").database()
     database = Database(url)
     yield database
     database.close()
+
+
+@pytest.fixture
+def database(shared: Database) -> Database:
+    """The database, with an empty queue."""
+    with shared.write() as connection:
+        connection.execute(delete(JOBS))
+    return shared
 
 
 @pytest.fixture
