@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import boto3
 import pytest
+from botocore.config import Config
 from botocore.exceptions import ClientError
 
+from lightkeeper.hub.api import Api
+from lightkeeper.hub.database import Database
 from lightkeeper.hub.jobs import Artifact, Jobs, Kind
-from tests.support.hubs import RunningHub
+from lightkeeper.hub.keys import OperatorKeys
+from lightkeeper.hub.server import Listener, Server
+from lightkeeper.hub.settings import Settings
 from tests.support.jobs import ROLE, now_ms
 
 ARTIFACT = Artifact("s3://bucket/out/net-ml_c5.tar.gz", 1, "aa", "bb", "cc", {"inputs": '{"x": [1, 4]}'})
@@ -39,10 +45,37 @@ def packaging(name: str, compiled: str, **changed: Any) -> dict[str, Any]:
     } | changed
 
 
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
+    """A hub's database, whose queue nobody works off but the tests."""
+    database = Database(f"sqlite:///{tmp_path_factory.mktemp('calls') / 'hub.db'}")
+    yield database
+    database.close()
+
+
+@pytest.fixture(scope="module")
+def sagemaker(database: Database) -> Iterator[Any]:
+    """An operator's client of a hub that answers, and does no more."""
+    settings, keys = Settings(), OperatorKeys(database)
+    key = keys.first(now_ms())
+    server = Server([Listener("api", "127.0.0.1", 0, Api(database, settings, keys, now_ms))])
+    client = boto3.client(
+        "sagemaker",
+        region_name=settings.region,
+        endpoint_url=f"http://127.0.0.1:{server.start()['api']}",
+        aws_access_key_id=key.access_key_id,
+        aws_secret_access_key=key.secret_access_key,
+        config=Config(retries={"total_max_attempts": 1}),
+    )
+    yield client
+    client.close()
+    server.stop()
+
+
 @pytest.fixture
-def jobs(hub: RunningHub) -> Jobs:
-    """The hub's queue, which nobody works off here but the test."""
-    return Jobs(hub.database, now_ms)
+def jobs(database: Database) -> Jobs:
+    """The queue."""
+    return Jobs(database, now_ms)
 
 
 @pytest.fixture

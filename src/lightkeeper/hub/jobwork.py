@@ -76,7 +76,7 @@ class Workshop:
     jobs: Jobs
     objects: Objects
     signer: Callable[[], PackageSigner]
-    allowance: Allowance
+    allowance: Allowance = Allowance()
 
     def work(self, job: Job, folder: Path, check: Callable[[], None]) -> Artifact:
         """Do a job in an empty folder, and return what it wrote.
