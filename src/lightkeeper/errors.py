@@ -147,6 +147,13 @@ class TransportMissing(ConfigurationError):
     next_step = "install lightkeeper-wire, or set lightkeeper_transport to auto or grpcio"
 
 
+class ProviderUnusable(ConfigurationError):
+    """The provider that the configuration names is not there, or cannot be made."""
+
+    reason = "PROVIDER_UNUSABLE"
+    next_step = "see to sagemaker_edge_provider_provider and its keys, then run `lightkeeper config check FILE`"
+
+
 class StateUnusable(ConfigurationError):
     """The agent's state folder cannot be made or written."""
 
@@ -546,6 +553,13 @@ class CaptureDestinationUnusable(DestinationUnusable):
 
     reason = "CAPTURE_DESTINATION_UNUSABLE"
     next_step = "run `lightkeeper config check FILE` and see to the capture keys"
+
+
+class CloudAbsent(DestinationUnusable):
+    """The provider reaches no cloud."""
+
+    reason = "CLOUD_ABSENT"
+    next_step = "set sagemaker_edge_provider_provider to one that has a cloud, or the capture destination to Disk"
 
 
 class DeliveryFailed(AgentError):

@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 
 from lightkeeper.errors import FormatUnsupported
+from lightkeeper.plugins import RUNTIMES
 from lightkeeper.runtimes.base import RuntimeOptions
-from lightkeeper.runtimes.discovery import GROUP, Runtimes
+from lightkeeper.runtimes.discovery import Runtimes
 from lightkeeper.runtimes.onnx import OnnxRuntime
 
 OPTIONS = RuntimeOptions(threads=1)
-ONNX = EntryPoint("onnx", "lightkeeper.runtimes.onnx:OnnxRuntime", GROUP)
+ONNX = EntryPoint("onnx", "lightkeeper.runtimes.onnx:OnnxRuntime", RUNTIMES)
 
 PLUGIN = """
 class Made:
@@ -62,14 +63,14 @@ def test_a_device_without_any_runtime_says_so() -> None:
 
 def test_a_plug_in_adds_its_format_and_gets_the_options(plugin: str) -> None:
     """A runtime from another distribution is made the same way as the built-in one."""
-    runtimes = Runtimes(OPTIONS, [EntryPoint("made", f"{plugin}:Made", GROUP)])
+    runtimes = Runtimes(OPTIONS, [EntryPoint("made", f"{plugin}:Made", RUNTIMES)])
     assert runtimes.formats == ["made", "onnx"]
     assert vars(runtimes.for_format("made")) == {"options": OPTIONS}
 
 
 def test_the_first_name_wins_where_two_runtimes_take_one_format(plugin: str) -> None:
     """Which of them opens a model does not depend on the order of installation."""
-    made = EntryPoint("zz-made", f"{plugin}:Made", GROUP)
+    made = EntryPoint("zz-made", f"{plugin}:Made", RUNTIMES)
     for plugins in ([ONNX, made], [made, ONNX]):
         assert isinstance(Runtimes(OPTIONS, plugins).for_format("onnx"), OnnxRuntime)
 
@@ -81,7 +82,7 @@ def test_a_plug_in_that_cannot_be_used_is_passed_over_with_a_warning(
     plugin: str, value: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The other runtimes work on, and the log names the one that does not."""
-    broken = EntryPoint("broken", value.format(plugin=plugin), GROUP)
+    broken = EntryPoint("broken", value.format(plugin=plugin), RUNTIMES)
     with caplog.at_level(logging.WARNING):
         runtimes = Runtimes(OPTIONS, [broken, ONNX])
     assert runtimes.formats == ["onnx"]

@@ -1,4 +1,4 @@
-"""What carries captures to a cloud: a store of objects under keys, as S3 is one.
+"""What joins a device to its cloud: a provider, and the store of objects that captures go to, as S3 is one.
 
 A provider translates its library's faults: every method raises a `DeliveryFailed`, of which `ObjectRefused` alone says
 that this very object will never be taken.
@@ -7,8 +7,13 @@ that this very object will never be taken.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
+
+from lightkeeper.device import DeviceIdentity
+from lightkeeper.providers.fleet import Fleet
+from lightkeeper.providers.report import Heartbeat, Registration
 
 
 class Body(Protocol):
@@ -67,3 +72,54 @@ class ObjectStore(Protocol):
 
     def close(self) -> None:
         """Let go of the connections."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceCertificate:
+    """How a device proves who it is: where its certificate is exchanged for credentials, and the files for that."""
+
+    endpoint: str
+    ca_file: Path
+    certificate_file: Path
+    key_file: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProviderOptions:
+    """What a provider is made of. Addresses of None are the region's own."""
+
+    device: DeviceIdentity
+    certificate: DeviceCertificate | None = None
+    endpoint: str | None = None
+    """The service that takes heartbeats and gives deployments."""
+    s3_endpoint: str | None = None
+    library: Path | None = None
+    """The shared object of a Custom provider."""
+    configuration: Mapping[str, str] = field(default_factory=dict)
+    """Every key of the configuration that has a value, as a file would have it."""
+
+
+class Provider(Protocol):
+    """Who carries data between the device and its cloud. Any thread may call; making one touches no network.
+
+    Every method raises a `DeliveryFailed` for what may pass by itself, and answers without one soon: a cloud that is
+    away is known to be for a while, and is not asked at each call.
+    """
+
+    takes_parts: bool
+    """Whether large objects may go up in parts; where not, a store is asked for `put` alone, and has no uploads."""
+
+    def store(self, bucket: str) -> ObjectStore:
+        """Return a bucket, for one thread to use. Raises `CloudAbsent` where the provider has no cloud."""
+
+    def fleet(self) -> Fleet | None:
+        """Return who gives deployments, for one thread to use, or None where nobody does."""
+
+    def registration(self) -> Registration | None:
+        """Ask whether the device is registered; None where nobody registers devices."""
+
+    def send_heartbeat(self, heartbeat: Heartbeat) -> None:
+        """Report to the fleet; the fleet has it, its deployment's result too, when this returns."""
+
+    def close(self) -> None:
+        """Let go of connections; called once, when no other method is under way."""

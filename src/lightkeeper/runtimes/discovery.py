@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 
 from lightkeeper.errors import FormatUnsupported
+from lightkeeper.plugins import RUNTIMES, installed
 from lightkeeper.runtimes.base import Runtime, RuntimeOptions
-
-GROUP = "lightkeeper.runtimes"
 
 _log = logging.getLogger(__name__)
 
@@ -22,9 +21,8 @@ class Runtimes:
 
     def __init__(self, options: RuntimeOptions, plugins: Iterable[EntryPoint] | None = None) -> None:
         """Make every runtime; `plugins` stands in for the installed ones."""
-        installed = entry_points(group=GROUP) if plugins is None else plugins
         self._by_format: dict[str, Runtime] = {}
-        for plugin in sorted(installed, key=lambda plugin: plugin.name):
+        for plugin in installed(RUNTIMES, plugins):
             try:
                 runtime: Runtime = plugin.load()(options)
                 formats = runtime.formats
