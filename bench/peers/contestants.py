@@ -25,6 +25,7 @@ from lightkeeper.client import Client
 from lightkeeper.config.values import Transport
 
 INSIDE = "session.run, in process"
+HANDLER = "Lightkeeper's handler, in process"
 ECHO = "C++ echo"
 NATIVE = "Lightkeeper, native wire"
 GRPCIO = "Lightkeeper, grpcio"
@@ -38,11 +39,6 @@ BENTOML = "BentoML"
 INFER = "/inference.GRPCInferenceService/ModelInfer"
 RAW_HEADERS = {"content-type": "application/octet-stream"}
 
-WORKERS_OF_PEERS = 2
-"""Processes that compute, where a peer has such: one for each of two processors."""
-
-ECHO_THREADS = 1
-
 
 @dataclass(frozen=True, slots=True)
 class Scene:
@@ -51,6 +47,9 @@ class Scene:
     folder: Path
     catalog: Catalog
     workshop: Workshop
+
+
+Start = Callable[[Scene, Sequence[str]], Server | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +64,21 @@ class Contestant:
     name: str
     about: str
     client: str
-    start: Callable[[Scene, Sequence[str]], Server | None]
+    start: Start
     prepare: Callable[[Scene, Server, Sequence[str]], None] = lambda _scene, _server, _names: None
     message: Callable[[Server, str, bytes], Prepared] = lambda _server, _model, _body: _nothing()
     carriers: tuple[str, ...] = (BYTES,)
     python: str = sys.executable
     peer: str | None = None
+    package: str | None = None
+
+    def version(self) -> str | None:
+        """Return a peer's version, and that of its own ONNX Runtime."""
+        if self.peer is None:
+            return None
+        if self.package is None:
+            return setup.version_of_grpc()
+        return " and ".join(setup.version_of(self.peer, name) for name in (self.package, "onnxruntime"))
 
     def reason_to_skip(self) -> str | None:
         """Return why it cannot be measured here, or None."""
@@ -120,10 +128,16 @@ def _start_grpcio(module: str) -> Callable[[Scene, Sequence[str]], Server]:
     return start
 
 
-def _start_echo(scene: Scene, _names: Sequence[str]) -> Server:
-    address = scene.folder / "echo.sock"
-    command = [str(setup.ECHO), "async", f"unix:{address}", str(ECHO_THREADS)]
-    return Server(command, address, scene.folder / "echo.log")
+def start_echo(way: str, threads: int) -> Start:
+    """Return how the echo is started; `way` is gRPC's sync, async or callback API."""
+
+    def start(scene: Scene, _names: Sequence[str]) -> Server:
+        address = scene.folder / f"echo-{way}-{threads}.sock"
+        address.unlink(missing_ok=True)
+        command = [str(setup.ECHO), way, f"unix:{address}", str(threads)]
+        return Server(command, address, scene.folder / "echo.log")
+
+    return start
 
 
 TRITON_MODEL = """\
@@ -137,84 +151,113 @@ parameters {{ key: "folder" value: {{ string_value: "{folder}" }} }}
 """
 
 
-def _start_triton(scene: Scene, names: Sequence[str]) -> Server:
-    repository = scene.folder / "triton"
-    shutil.rmtree(repository, ignore_errors=True)
-    for name in names:
-        entry = scene.catalog.models[name]
-        version = repository / name / "1"
-        version.mkdir(parents=True)
-        shutil.copy(Path(__file__).parent / "servers" / "triton_model.py", version / "model.py")
-        settings = TRITON_MODEL.format(
-            name=name,
-            shape=list(entry.shape),
-            output_shape=list(entry.output_shape),
-            count=WORKERS_OF_PEERS,
-            folder=scene.folder,
+def start_triton(instances: int) -> Start:
+    """Return how Triton is started, with so many instances of each model."""
+
+    def start(scene: Scene, names: Sequence[str]) -> Server:
+        repository = scene.folder / "triton"
+        shutil.rmtree(repository, ignore_errors=True)
+        for name in names:
+            entry = scene.catalog.models[name]
+            version = repository / name / "1"
+            version.mkdir(parents=True)
+            shutil.copy(Path(__file__).parent / "servers" / "triton_model.py", version / "model.py")
+            settings = TRITON_MODEL.format(
+                name=name,
+                shape=list(entry.shape),
+                output_shape=list(entry.output_shape),
+                count=instances,
+                folder=scene.folder,
+            )
+            (repository / name / "config.pbtxt").write_text(settings)
+        port, server = free_port(), setup.triton_folder()
+        command = [str(server / "bin" / "tritonserver"), f"--model-repository={repository}"]
+        command += [f"--backend-directory={server / 'backends'}", "--allow-http=false", "--allow-metrics=false"]
+        command += ["--grpc-address=127.0.0.1", f"--grpc-port={port}", "--disable-auto-complete-config"]
+        command += ["--log-info=false", "--exit-timeout-secs=2"]
+        return Server(
+            command,
+            scene.folder / "unused",
+            scene.folder / "triton.log",
+            port=port,
+            environment={"PATH": f"{setup.python_of('triton').parent}:{os.environ['PATH']}", **_ON_PATH},
         )
-        (repository / name / "config.pbtxt").write_text(settings)
-    port, server = free_port(), setup.triton_folder()
-    command = [str(server / "bin" / "tritonserver"), f"--model-repository={repository}"]
-    command += [f"--backend-directory={server / 'backends'}", "--allow-http=false", "--allow-metrics=false"]
-    command += ["--grpc-address=127.0.0.1", f"--grpc-port={port}", "--disable-auto-complete-config"]
-    command += ["--log-info=false", "--exit-timeout-secs=2"]
-    return Server(
-        command,
-        scene.folder / "unused",
-        scene.folder / "triton.log",
-        port=port,
-        environment={"PATH": f"{setup.python_of('triton').parent}:{os.environ['PATH']}", **_ON_PATH},
-    )
+
+    return start
 
 
-def _start_mlserver(scene: Scene, names: Sequence[str]) -> Server:
-    folder = scene.folder / "mlserver"
-    shutil.rmtree(folder, ignore_errors=True)
-    port, others = free_port(), [free_port(), free_port()]
-    folder.mkdir()
-    settings = {
-        "debug": False,
-        "host": "127.0.0.1",
-        "grpc_port": port,
-        "http_port": others[0],
-        "metrics_port": others[1],
-        "metrics_endpoint": None,
-        "parallel_workers": 0,
-        "grpc_max_message_length": 64 * 1024 * 1024,
-    }
-    (folder / "settings.json").write_text(json.dumps(settings))
-    for name in names:
-        (folder / name).mkdir()
-        model = {
-            "name": name,
-            "implementation": "bench.peers.servers.mlserver_model.OnnxModel",
-            "parameters": {"uri": scene.catalog.models[name].path, "folder": str(scene.folder)},
+def start_mlserver(workers: int) -> Start:
+    """Return how MLServer is started; without workers, models run in the process that serves."""
+
+    def start(scene: Scene, names: Sequence[str]) -> Server:
+        folder = scene.folder / "mlserver"
+        shutil.rmtree(folder, ignore_errors=True)
+        port, others = free_port(), [free_port(), free_port()]
+        folder.mkdir()
+        settings = {
+            "debug": False,
+            "host": "127.0.0.1",
+            "grpc_port": port,
+            "http_port": others[0],
+            "metrics_port": others[1],
+            "metrics_endpoint": None,
+            "parallel_workers": workers,
+            "grpc_max_message_length": 64 * 1024 * 1024,
         }
-        (folder / name / "model-settings.json").write_text(json.dumps(model))
-    command = [str(setup.python_of("mlserver").parent / "mlserver"), "start", str(folder)]
-    return Server(command, scene.folder / "unused", scene.folder / "mlserver.log", port=port, environment=_ON_PATH)
+        (folder / "settings.json").write_text(json.dumps(settings))
+        for name in names:
+            (folder / name).mkdir()
+            model = {
+                "name": name,
+                "implementation": "bench.peers.servers.mlserver_model.OnnxModel",
+                "parameters": {"uri": scene.catalog.models[name].path, "folder": str(scene.folder)},
+            }
+            (folder / name / "model-settings.json").write_text(json.dumps(model))
+        command = [str(setup.python_of("mlserver").parent / "mlserver"), "start", str(folder)]
+        return Server(command, scene.folder / "unused", scene.folder / "mlserver.log", port=port, environment=_ON_PATH)
+
+    return start
 
 
-def _start_litserve(scene: Scene, names: Sequence[str]) -> Server:
-    port = free_port()
-    command = [str(setup.python_of("litserve")), "-m", "bench.peers.servers.litserve_server", str(scene.folder)]
-    command += [str(port), str(WORKERS_OF_PEERS), *names]
-    return Server(command, scene.folder / "unused", scene.folder / "litserve.log", port=port, environment=_ON_PATH)
+def start_litserve(workers: int) -> Start:
+    """Return how LitServe is started, with so many workers a model."""
+
+    def start(scene: Scene, names: Sequence[str]) -> Server:
+        port = free_port()
+        command = [str(setup.python_of("litserve")), "-m", "bench.peers.servers.litserve_server", str(scene.folder)]
+        command += [str(port), str(workers), *names]
+        return Server(command, scene.folder / "unused", scene.folder / "litserve.log", port=port, environment=_ON_PATH)
+
+    return start
 
 
-def _start_bentoml(scene: Scene, names: Sequence[str]) -> Server:
-    port = free_port()
-    command = [str(setup.python_of("bentoml").parent / "bentoml"), "serve", "--host", "127.0.0.1", "--port", str(port)]
-    command.append("bench.peers.servers.bentoml_service:Models")
-    environment = {
-        **_ON_PATH,
-        "BENCH_FOLDER": str(scene.folder),
-        "BENCH_WORKERS": str(WORKERS_OF_PEERS),
-        "BENCH_MODELS": ",".join(names),
-        "BENTOML_HOME": str(scene.folder / "bentoml"),
-        "BENTOML_DO_NOT_TRACK": "true",
-    }
-    return Server(command, scene.folder / "unused", scene.folder / "bentoml.log", port=port, environment=environment)
+def start_bentoml(workers: int) -> Start:
+    """Return how BentoML is started, with so many workers."""
+
+    def start(scene: Scene, names: Sequence[str]) -> Server:
+        port = free_port()
+        command = [
+            str(setup.python_of("bentoml").parent / "bentoml"),
+            "serve",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            str(port),
+        ]
+        command.append("bench.peers.servers.bentoml_service:Models")
+        environment = {
+            **_ON_PATH,
+            "BENCH_FOLDER": str(scene.folder),
+            "BENCH_WORKERS": str(workers),
+            "BENCH_MODELS": ",".join(names),
+            "BENTOML_HOME": str(scene.folder / "bentoml"),
+            "BENTOML_DO_NOT_TRACK": "true",
+        }
+        return Server(
+            command, scene.folder / "unused", scene.folder / "bentoml.log", port=port, environment=environment
+        )
+
+    return start
 
 
 _ON_PATH = {"PYTHONPATH": str(setup.REPOSITORY)}
@@ -227,10 +270,16 @@ CONTESTANTS = (
         lambda _scene, _names: None,
     ),
     Contestant(
+        HANDLER,
+        "the agent's own code from request bytes to answer bytes, in the calling process, no gRPC",
+        "handler",
+        lambda _scene, _names: None,
+    ),
+    Contestant(
         ECHO,
         "`bench/peers/echo.cc`: answers with the request's bytes; asynchronous API, one completion queue and thread",
         "echo",
-        _start_echo,
+        start_echo("async", 1),
         message=_predict,
         peer="echo",
     ),
@@ -271,39 +320,43 @@ CONTESTANTS = (
         "`tritonserver` of the package nvidia-pytriton with a Python model, two instances of each model, HTTP and "
         "metrics off; KServe v2 gRPC over TCP, raw tensors",
         "kserve",
-        _start_triton,
+        start_triton(2),
         message=_infer,
         carriers=(BYTES, SHARED_MEMORY),
         python=str(setup.python_of("triton")),
         peer="triton",
+        package="nvidia-pytriton",
     ),
     Contestant(
         MLSERVER,
         "a custom runtime, no parallel workers, debug and metrics off; KServe v2 gRPC over TCP, raw tensors",
         "kserve",
-        _start_mlserver,
+        start_mlserver(0),
         message=_infer,
         python=str(setup.python_of("mlserver")),
         peer="mlserver",
+        package="mlserver",
     ),
     Contestant(
         LITSERVE,
         "two workers a model, one HTTP server, the fast queue, access log off; HTTP/1.1 over TCP, raw bytes",
         "litserve",
-        _start_litserve,
+        start_litserve(2),
         message=_post,
         python=str(setup.python_of("litserve")),
         peer="litserve",
+        package="litserve",
     ),
     Contestant(
         BENTOML,
         "two workers, access log and metrics off; HTTP/1.1 over TCP, raw bytes as a file, its one raw input (its gRPC "
         "server takes only services of its old kind)",
         "bentoml",
-        _start_bentoml,
+        start_bentoml(2),
         message=_post,
         python=str(setup.python_of("bentoml")),
         peer="bentoml",
+        package="bentoml",
     ),
 )
 

@@ -19,7 +19,7 @@ BYTES = "bytes"
 SHARED_MEMORY = "shared memory"
 
 Call = Callable[[], Any]
-"""Sends the model's input once and returns the output, an array."""
+"""Sends the model's input once and returns the answer, as `Client.output` takes it."""
 
 
 class Client(Protocol):
@@ -27,6 +27,9 @@ class Client(Protocol):
 
     def call(self, model: str, carrier: str) -> Call:
         """Return a call for one thread; `carrier` says how the input travels."""
+
+    def output(self, answer: Any) -> Any:
+        """Return the output in what a call returned, an array."""
 
     def request(self, model: str, carrier: str) -> bytes:
         """Return the body that such a call sends; shared memory that it names stays until the process ends."""
@@ -54,5 +57,5 @@ def _do(client: Client, calls: dict[tuple[str, str], list[Call]], job: dict[str,
     while len(ready) < in_flight:
         ready.append(client.call(model, carrier))
     if job["do"] == "answer":
-        return {"answer": [float(value) for value in ready[0]().ravel()]}
+        return {"answer": [float(value) for value in client.output(ready[0]()).ravel()]}
     return asdict(together(ready[:in_flight], job["calls"]))

@@ -9,7 +9,7 @@ from rich.console import Console
 from bench.comparison import Ratio
 from bench.load import HOW_TO_GET_H2LOAD, Load
 from bench.peers import profile
-from bench.peers.contestants import NATIVE
+from bench.peers.contestants import ECHO, HANDLER, INSIDE, NATIVE
 from bench.peers.driver import BYTES, SHARED_MEMORY
 from bench.peers.results import ALONE, CLIENT, FEW, H2LOAD, MANY, Cell, PeerResults, Target
 from bench.report import MIB, Table, in_markdown, on_terminal
@@ -44,13 +44,24 @@ threads as there are requests in flight: the time of a call through the agent, o
 same round. It counts everything that the agent adds, the client's half of the socket included.
 """
 
+PARTS = """\
+The echo is what a compiled server takes for the call, the socket and the client included; Lightkeeper's own code is its
+handler in the calling process less `session.run`. The rest is what Python under a compiled server adds: waking a worker
+thread for the call and the thread that writes for its answer, the interpreter's hand-over, caches gone cold, and, for
+a picture, the copies in and out of Python. Processor time is of perf's samples in one agent under load, by the name of
+the thread (`wire-io` reads and writes, `lightkeeper` are the workers and ONNX Runtime's threads) and the library.
+"""
+
+TARGETS = "Targets, by h2load"
+CALL = "Where the time of a call goes (us of p50; by bytes, h2load, 1 in flight)"
+NOTES = {TARGETS: MEANING, CALL: PARTS}
 WAYS = ((BYTES, "by bytes"), (SHARED_MEMORY, "by shared memory"))
 
 
 def tables(results: PeerResults) -> Iterator[Table]:
     """Yield every table of a run."""
     yield Table(
-        "Targets, by h2load",
+        TARGETS,
         ("target", "limit", "measured", ""),
         [_target(target) for target in results.targets()],
     )
@@ -61,6 +72,10 @@ def tables(results: PeerResults) -> Iterator[Table]:
                 if alone:
                     many = {number: results.cell(model, carrier, client, number) for number in (FEW, MANY)}
                     yield _comparison(f"{model} {said}, {client}", alone, many)
+    parts = list(_parts(results))
+    if parts:
+        header = ("", "C++ echo", "session.run", "Lightkeeper's own code", "the rest", "the call")
+        yield Table(CALL, header, parts)
     if results.profiles:
         yield profile.table("Where the agent's processor time goes (us a call; by bytes, h2load)", results.profiles)
     yield Table(
@@ -100,9 +115,21 @@ def to_markdown(results: PeerResults, *, rounds: int, turn_seconds: float, threa
         lines += ["", f"{profile.HOW_TO_GET_PERF}: there is no profile."]
     if results.cell("small", BYTES, H2LOAD, ALONE) is None:
         lines += ["", f"{HOW_TO_GET_H2LOAD}: only the usual clients were measured, and no target."]
-    first, *others = tables(results)
-    lines += [*in_markdown([first]), "", MEANING, *in_markdown(others), ""]
+    for table in tables(results):
+        lines += in_markdown([table])
+        if table.title in NOTES:
+            lines += ["", NOTES[table.title]]
+    lines.append("")
     return "\n".join(lines)
+
+
+def _parts(results: PeerResults) -> Iterator[Sequence[str]]:
+    for model in ("small", "network", "image"):
+        cell = results.cell(model, BYTES, H2LOAD, ALONE)
+        if cell and {ECHO, INSIDE, HANDLER, NATIVE} <= set(cell.rounds):
+            echo, run, handler, call = (cell.median(name).p50_us for name in (ECHO, INSIDE, HANDLER, NATIVE))
+            parts = (echo, run, handler - run, call - echo - handler, call)
+            yield (model, *(f"{part:.0f}" for part in parts))
 
 
 def _target(target: Target) -> Sequence[str]:

@@ -62,22 +62,23 @@ class Run:
         self._effort = EFFORTS[effort_name]
         self._say = say
         self.skipped: dict[str, str] = {}
-        self._contestants = [item for item in CONTESTANTS if item.name in names and self._is_there(item)]
+        self.contestants = [item for item in CONTESTANTS if item.name in names and self._is_there(item)]
 
     def measure(self) -> PeerResults:
         """Measure everything."""
         described = machine.describe()
+        described |= {item.name: said for item in self.contestants if (said := item.version())}
         with tempfile.TemporaryDirectory(prefix="bench-") as folder:
             self._say("making models, an authority and packages")
             scene = scene_in(Path(folder), self._effort.models)
             with _progress() as progress:
                 lives = dict(self._alone(scene, progress))
-                self._contestants = [item for item in self._contestants if item.name in lives]
+                self.contestants = [item for item in self.contestants if item.name in lives]
                 with self._everybody(scene, progress) as running:
                     cells = list(self._in_turns(running, progress))
                     profiles = list(self._profiles(running))
         described["load average after"] = f"{os.getloadavg()[0]:.1f} (the run itself is part of it)"
-        about = {item.name: item.about for item in self._contestants}
+        about = {item.name: item.about for item in self.contestants}
         date = f"{datetime.now(UTC):%Y-%m-%d}"
         return PeerResults(self._effort_name, date, described, about, self.skipped, cells, lives, profiles)
 
@@ -95,8 +96,8 @@ class Run:
         expected: dict[str, list[float]] = {}
         bodies: dict[str, bytes] = {}
         held: dict[str, tuple[int, float]] = {}
-        task = progress.add_task("one at a time", total=len(self._contestants) * (1 + self._effort.cold_starts))
-        for contestant in self._contestants:
+        task = progress.add_task("one at a time", total=len(self.contestants) * (1 + self._effort.cold_starts))
+        for contestant in self.contestants:
             progress.update(task, description=f"alone: {contestant.name}")
             try:
                 held[contestant.name] = self._meet(contestant, scene, expected, bodies)
@@ -105,7 +106,7 @@ class Run:
             progress.advance(task)
         starts: dict[str, list[float]] = {name: [] for name in held}
         for _ in range(self._effort.cold_starts):
-            for contestant in self._contestants:
+            for contestant in self.contestants:
                 progress.update(task, description=f"cold start: {contestant.name}")
                 if contestant.name in held:
                     starts[contestant.name].append(_start_seconds(contestant, scene, bodies.get(contestant.name)))
@@ -142,9 +143,9 @@ class Run:
     @contextmanager
     def _everybody(self, scene: Scene, progress: Progress) -> Iterator[dict[str, Running]]:
         with ExitStack() as stack:
-            task = progress.add_task("starting all", total=len(self._contestants))
+            task = progress.add_task("starting all", total=len(self.contestants))
             running: dict[str, Running] = {}
-            for contestant in self._contestants:
+            for contestant in self.contestants:
                 one = running[contestant.name] = Running(contestant, scene, self._effort.models)
                 stack.callback(one.stop)
                 one.answer("small", BYTES)
@@ -184,12 +185,12 @@ class Run:
     ) -> dict[str, list[Load]]:
         """Let everyone who can take part have a turn each round. Who fails is left out from then on, and named."""
         while True:
-            turn = ""
+            whose = ""
 
             def named(name: str, call: Callable[[], Load]) -> Callable[[], Load]:
                 def run() -> Load:
-                    nonlocal turn
-                    turn = name
+                    nonlocal whose
+                    whose = name
                     return call()
 
                 return run
@@ -197,19 +198,21 @@ class Run:
             try:
                 turns = {}
                 for name, call in self._calls(running, model, carrier, client, in_flight).items():
-                    turn = name
-                    turns[name] = named(name, _turn(call, in_flight, self._effort.turn_seconds))
+                    whose = name
+                    turns[name] = named(name, turn(call, in_flight, self._effort.turn_seconds))
                 return take_turns(turns, self._effort.rounds)
             except (RuntimeError, OSError, subprocess.SubprocessError) as error:
                 where = f"{model} by {carrier}, {client}, {in_flight} in flight"
-                self._skip(running.pop(turn).contestant, f"it failed from here on: {where}: {error}")
+                self._skip(running.pop(whose).contestant, f"it failed from here on: {where}: {error}")
 
     def _calls(
         self, running: Mapping[str, Running], model: str, carrier: str, client: str, in_flight: int
     ) -> dict[str, Callable[[int], Load]]:
         found = {}
         for name, one in running.items():
-            if name == INSIDE:
+            if one.server is None:
+                if carrier != BYTES and name != INSIDE:
+                    continue
                 found[name] = one.by_client(model, BYTES, in_flight)
             elif carrier not in one.contestant.carriers:
                 continue
@@ -227,7 +230,7 @@ def scene_in(folder: Path, models: Sequence[str]) -> Scene:
     return Scene(folder, catalog, workshop)
 
 
-def _turn(call: Callable[[int], Load], in_flight: int, seconds: float) -> Callable[[], Load]:
+def turn(call: Callable[[int], Load], in_flight: int, seconds: float) -> Callable[[], Load]:
     """Return a turn of about so many seconds, by the pace of some first calls, which also warm up."""
     least = WARM_UP_CALLS_EACH * in_flight
     pace = call(least).per_second

@@ -88,14 +88,15 @@ def triton_folder() -> Path:
 
 
 def version_of(name: str, package: str) -> str:
-    """Return the version of a package in a peer's virtual environment."""
-    done = subprocess.run(
-        [python_of(name), "-c", f"from importlib.metadata import version; print(version({package!r}))"],
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    return done.stdout.strip()
+    """Return a package in a peer's virtual environment, with its version."""
+    program = f"from importlib.metadata import version; print({package!r}, version({package!r}))"
+    return subprocess.run([python_of(name), "-c", program], check=True, capture_output=True, text=True).stdout.strip()
+
+
+def version_of_grpc() -> str:
+    """Return the gRPC that the echo is built with."""
+    said = subprocess.run(["pkg-config", "--modversion", "grpc++"], check=False, capture_output=True, text=True)
+    return f"grpc++ {said.stdout.strip() or '(of unknown version)'}"
 
 
 def _fingerprint(name: str) -> str:

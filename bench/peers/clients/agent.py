@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 from bench.models import Model
 from bench.peers.catalog import Catalog
@@ -30,7 +31,11 @@ class AgentClient:
             sharing = {"shared_memory_above_bytes": None} if carrier == BYTES else {}
             self._clients[carrier] = self._stack.enter_context(Client(self._address, **sharing))
         client, array = self._clients[carrier], self._models[model].input()
-        return lambda: client.predict(model, {"x": array})["y"]
+        return lambda: client.predict(model, {"x": array})
+
+    def output(self, answer: Any) -> Any:
+        """Return the output in what a call returned."""
+        return answer["y"]
 
     def request(self, model: str, carrier: str) -> bytes:
         """Return a PredictRequest."""

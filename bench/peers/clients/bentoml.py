@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import bentoml
 import numpy as np
@@ -25,7 +26,11 @@ class BentoClient:
     def call(self, model: str, _carrier: str) -> Call:
         """Return a call that sends the file of the input."""
         client, file = bentoml.SyncHTTPClient(f"http://{self._address}"), Path(self._models[model].input_path)
-        return lambda: np.frombuffer(client.call(model, file).read_bytes(), np.float32)
+        return lambda: client.call(model, file).read_bytes()
+
+    def output(self, answer: Any) -> Any:
+        """Return the output in what a call returned."""
+        return np.frombuffer(answer, np.float32)
 
     def request(self, model: str, _carrier: str) -> bytes:
         """Return the array's bytes."""

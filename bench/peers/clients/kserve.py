@@ -34,7 +34,11 @@ class KServeClient:
         """Return a call of `infer`, which hands the array over anew each time."""
         fill = self._fill(model, carrier)
         wanted = [triton.InferRequestedOutput("y")]
-        return lambda: self._client.infer(model, [fill()], outputs=wanted).as_numpy("y")
+        return lambda: self._client.infer(model, [fill()], outputs=wanted)
+
+    def output(self, answer: Any) -> Any:
+        """Return the output in what a call returned."""
+        return answer.as_numpy("y")
 
     def request(self, model: str, carrier: str) -> bytes:
         """Return a ModelInferRequest."""

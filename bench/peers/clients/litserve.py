@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import requests
@@ -29,12 +30,16 @@ class HttpClient:
         array, session, url = self._models[model].input(), requests.Session(), f"http://{self._address}/{model}"
         session.trust_env = False
 
-        def call() -> np.ndarray:
+        def call() -> bytes:
             answer = session.post(url, data=array.tobytes(), headers=HEADERS)
             answer.raise_for_status()
-            return np.frombuffer(answer.content, np.float32)
+            return answer.content
 
         return call
+
+    def output(self, answer: Any) -> Any:
+        """Return the output in what a call returned."""
+        return np.frombuffer(answer, np.float32)
 
     def request(self, model: str, _carrier: str) -> bytes:
         """Return the array's bytes."""
