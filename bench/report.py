@@ -120,7 +120,8 @@ def to_markdown(results: Results, *, rounds: int, minutes: int) -> str:
     lines += in_markdown(tables(results))
     if results.comparison("small", H2LOAD, 1) is None:
         lines += ["", f"{HOW_TO_GET_H2LOAD}: only the Python client was measured."]
-    lines += ["", "Where the time goes, and what each decision brought: [ADR 4](adr/0004-predict-path.md).", ""]
+    lines += ["", "Where the time goes, and what each decision brought: [ADR 4](adr/0004-predict-path.md)."]
+    lines += ["Beside a C++ server and other model servers: [benchmarks-peers.md](benchmarks-peers.md).", ""]
     return "\n".join(lines)
 
 

@@ -6,16 +6,19 @@ import json
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 
+import grpc
 import pytest
 
-from bench.load import HOW_TO_GET_H2LOAD, Load
-from bench.peers import report
+from bench.load import HOW_TO_GET_H2LOAD, PREDICT, Load
+from bench.peers import profile, report, setup
 from bench.peers.contestants import ECHO, GRPCIO, INSIDE, NATIVE, SYNC, TRITON
 from bench.peers.driver import BYTES
 from bench.peers.results import ALONE, FEW, H2LOAD, Cell, Life, PeerResults
+from bench.workshop import Server
 
 REPOSITORY = Path(__file__).parent.parent
 MIB = 1 << 20
@@ -46,6 +49,53 @@ def test_every_figure_is_there(tmp_path: Path) -> None:
         assert life["pss_bytes"] > MIB
         assert all(seconds > 0 for seconds in life["first_answers_seconds"])
     assert "## image by shared memory, h2load" in page.read_text()
+
+
+@pytest.fixture(scope="module")
+def echo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the compiled echo."""
+    program = tmp_path_factory.mktemp("echo") / "echo"
+    try:
+        setup.compile_echo(program)
+    except setup.SetupError as why:
+        pytest.skip(str(why))
+    return program
+
+
+@pytest.mark.parametrize("way", ["sync", "async", "callback"])
+def test_the_echo_answers_with_what_it_got(tmp_path: Path, echo: Path, way: str) -> None:
+    """Small and large, many at once, by each of gRPC's interfaces; and it ends when told to."""
+    address = tmp_path / "echo.sock"
+    server = Server([str(echo), way, f"unix:{address}", "2"], address, tmp_path / "log")
+    try:
+        server.wait_for_socket()
+        with grpc.insecure_channel(server.target) as channel, ThreadPoolExecutor(8) as pool:
+            call = channel.unary_unary(PREDICT, None, None)
+            bodies = [bytes([number]) * (number * 1000) for number in range(200)]
+            assert list(pool.map(call, bodies)) == bodies
+    finally:
+        server.stop()
+    assert server.pids() == []
+
+
+def test_a_profile_knows_the_places() -> None:
+    """Perf's rows become shares by the thread's name and the place, comments left out."""
+    rows = [
+        "# Overhead;Command;Shared Object",
+        " 50.00%;wire-io;[kernel.kallsyms]",
+        " 20.00%;lightkeeper;libpython3.11.so.1.0",
+        " 10.00%;lightkeeper;libc.so.6",
+        "  5.00%;lightkeeper;ld-linux-x86-64.so.2",
+        " 15.00%;lightkeeper;_message.abi3.so",
+        "",
+    ]
+
+    assert profile.shares(rows) == {
+        ("wire-io", "the kernel"): 50.0,
+        ("lightkeeper", "Python"): 20.0,
+        ("lightkeeper", "the C library"): 15.0,
+        ("lightkeeper", "protobuf"): 15.0,
+    }
 
 
 def results(p50_us: float) -> PeerResults:

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,9 +95,10 @@ def take(running: Running, model: str, carrier: str, in_flight: int, seconds: fl
             raise RuntimeError(f"perf does not work here: {said.strip().splitlines()[-1:]}")
         report = ["perf", "report", "--input", str(file), "--stdio", "--sort", "comm,dso", "--field-separator", ";"]
         rows = subprocess.run(report, check=True, capture_output=True, text=True).stdout.splitlines()
-    samples = _shares(rows)
+    samples = shares(rows)
     total_us = measured.processor_us or 0.0
-    spent = [Spent(*key, share / sum(samples.values()) * total_us) for key, share in samples.most_common()]
+    spent = [Spent(*key, share / sum(samples.values()) * total_us) for key, share in samples.items()]
+    spent.sort(key=lambda item: -item.microseconds)
     return Profile(model, carrier, in_flight, spent, waits / calls)
 
 
@@ -105,9 +106,9 @@ def _waits(threads: list[Thread]) -> int:
     return sum(thread.waits for thread in threads)
 
 
-def _shares(rows: list[str]) -> Counter[tuple[str, str]]:
+def shares(rows: list[str]) -> dict[tuple[str, str], float]:
     """Read the lines of perf's report: a share, a thread's name and a library."""
-    found: Counter[tuple[str, str]] = Counter()
+    found: defaultdict[tuple[str, str], float] = defaultdict(float)
     for row in rows:
         if row.strip() and not row.startswith("#"):
             share, thread, library = (cell.strip() for cell in row.split(";")[:3])

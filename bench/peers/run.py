@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,6 +12,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -26,6 +28,8 @@ from bench.peers.results import ALONE, CLIENT, FEW, H2LOAD, MANY, Cell, Life, Pe
 from bench.peers.stage import Running, check, first_answer
 from bench.workshop import Workshop
 from lightkeeper.runtimes.onnx import SPIN_MICROSECONDS
+
+Step = TypeVar("Step")
 
 MODELS = ("small", "image", "network")
 PROFILED = (("small", ALONE), ("small", MANY), ("network", ALONE))
@@ -71,12 +75,11 @@ class Run:
         with tempfile.TemporaryDirectory(prefix="bench-") as folder:
             self._say("making models, an authority and packages")
             scene = scene_in(Path(folder), self._effort.models)
-            with _progress() as progress:
-                lives = dict(self._alone(scene, progress))
-                self.contestants = [item for item in self.contestants if item.name in lives]
-                with self._everybody(scene, progress) as running:
-                    cells = list(self._in_turns(running, progress))
-                    profiles = list(self._profiles(running))
+            lives = dict(self._alone(scene))
+            self.contestants = [item for item in self.contestants if item.name in lives]
+            with self._everybody(scene) as running:
+                cells = list(self._in_turns(running))
+                profiles = list(self._profiles(running))
         described["load average after"] = f"{os.getloadavg()[0]:.1f} (the run itself is part of it)"
         about = {item.name: item.about for item in self.contestants}
         date = f"{datetime.now(UTC):%Y-%m-%d}"
@@ -92,25 +95,19 @@ class Run:
         self.skipped[contestant.name] = why.strip().splitlines()[-1][:REASON_CHARACTERS]
         self._say(f"without {contestant.name}: {why}")
 
-    def _alone(self, scene: Scene, progress: Progress) -> Iterator[tuple[str, Life]]:
+    def _alone(self, scene: Scene) -> Iterator[tuple[str, Life]]:
         expected: dict[str, list[float]] = {}
         bodies: dict[str, bytes] = {}
         held: dict[str, tuple[int, float]] = {}
-        task = progress.add_task("one at a time", total=len(self.contestants) * (1 + self._effort.cold_starts))
-        for contestant in self.contestants:
-            progress.update(task, description=f"alone: {contestant.name}")
+        for contestant in steps("alone", self.contestants, _name):
             try:
                 held[contestant.name] = self._meet(contestant, scene, expected, bodies)
             except (RuntimeError, OSError) as error:
                 self._skip(contestant, f"it failed: {error}")
-            progress.advance(task)
         starts: dict[str, list[float]] = {name: [] for name in held}
-        for _ in range(self._effort.cold_starts):
-            for contestant in self.contestants:
-                progress.update(task, description=f"cold start: {contestant.name}")
-                if contestant.name in held:
-                    starts[contestant.name].append(_start_seconds(contestant, scene, bodies.get(contestant.name)))
-                progress.advance(task)
+        there = [contestant for contestant in self.contestants if contestant.name in held]
+        for contestant in steps("cold start", there * self._effort.cold_starts, _name):
+            starts[contestant.name].append(_start_seconds(contestant, scene, bodies.get(contestant.name)))
         for name, (pss_bytes, idle_share) in held.items():
             yield name, Life(starts[name], pss_bytes, idle_share)
 
@@ -141,24 +138,18 @@ class Run:
             running.stop()
 
     @contextmanager
-    def _everybody(self, scene: Scene, progress: Progress) -> Iterator[dict[str, Running]]:
+    def _everybody(self, scene: Scene) -> Iterator[dict[str, Running]]:
         with ExitStack() as stack:
-            task = progress.add_task("starting all", total=len(self.contestants))
             running: dict[str, Running] = {}
-            for contestant in self.contestants:
+            for contestant in steps("starting", self.contestants, _name):
                 one = running[contestant.name] = Running(contestant, scene, self._effort.models)
                 stack.callback(one.stop)
                 one.answer("small", BYTES)
-                progress.advance(task)
             yield running
 
-    def _in_turns(self, running: dict[str, Running], progress: Progress) -> Iterator[Cell]:
-        wanted = list(self._cells())
-        task = progress.add_task("in turns", total=len(wanted))
-        for model, carrier, client, in_flight in wanted:
-            progress.update(task, description=f"{model} by {carrier}, {client}, {in_flight} in flight")
+    def _in_turns(self, running: dict[str, Running]) -> Iterator[Cell]:
+        for model, carrier, client, in_flight in steps("in turns", list(self._cells()), _where):
             yield Cell(model, carrier, client, in_flight, self._rounds(running, model, carrier, client, in_flight))
-            progress.advance(task)
 
     def _profiles(self, running: Mapping[str, Running]) -> Iterator[Profile]:
         if NATIVE not in running or not load.has_h2load():
@@ -202,8 +193,8 @@ class Run:
                     turns[name] = named(name, turn(call, in_flight, self._effort.turn_seconds))
                 return take_turns(turns, self._effort.rounds)
             except (RuntimeError, OSError, subprocess.SubprocessError) as error:
-                where = f"{model} by {carrier}, {client}, {in_flight} in flight"
-                self._skip(running.pop(whose).contestant, f"it failed from here on: {where}: {error}")
+                where = _where((model, carrier, client, in_flight))
+                self._skip(running.pop(whose).contestant, f"it failed, and was left out from {where} on: {error}")
 
     def _calls(
         self, running: Mapping[str, Running], model: str, carrier: str, client: str, in_flight: int
@@ -261,6 +252,27 @@ def _start_seconds(contestant: Contestant, scene: Scene, body: bytes | None) -> 
         server.stop()
 
 
-def _progress() -> Progress:
+def _name(contestant: Contestant) -> str:
+    return contestant.name
+
+
+def _where(cell: tuple[str, str, str, int]) -> str:
+    model, carrier, client, in_flight = cell
+    return f"{model} by {carrier}, {client}, {in_flight} in flight"
+
+
+def steps(what: str, items: Sequence[Step], said: Callable[[Step], str]) -> Iterator[Step]:
+    """Yield items, and show how far it is: a bar on a terminal, a line for each elsewhere."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        for number, item in enumerate(items, 1):
+            print(f"{what}, {number} of {len(items)}: {said(item)}", file=sys.stderr, flush=True)
+            yield item
+        return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=Console(stderr=True))
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task(what, total=len(items))
+        for item in items:
+            progress.update(task, description=f"{what}: {said(item)}")
+            yield item
+            progress.advance(task)

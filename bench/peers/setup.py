@@ -52,7 +52,7 @@ def set_up(name: str) -> str | None:
     folder.mkdir(parents=True)
     try:
         if name == "echo":
-            _compile_echo()
+            compile_echo(ECHO)
         else:
             _install(name, folder)
     except SetupError as why:
@@ -104,10 +104,11 @@ def _fingerprint(name: str) -> str:
     return hashlib.sha256(source.read_bytes()).hexdigest()
 
 
-def _compile_echo() -> None:
+def compile_echo(program: Path) -> None:
+    """Compile the echo. Raises `SetupError`."""
     try:
         flags = _said(["pkg-config", "--cflags", "--libs", "grpc++"]).split()
-        _said(["g++", "-O2", "-std=c++17", str(SOURCE), "-o", str(ECHO), *flags])
+        _said(["g++", "-O2", "-std=c++17", str(SOURCE), "-o", str(program), *flags])
     except SetupError as why:
         raise SetupError(
             f"it needs a C++ compiler and gRPC (Debian: apt-get install g++ libgrpc++-dev): {why}"
