@@ -329,7 +329,8 @@ CONTESTANTS = (
     ),
     Contestant(
         MLSERVER,
-        "a custom runtime, no parallel workers, debug and metrics off; KServe v2 gRPC over TCP, raw tensors",
+        "a custom runtime, no parallel workers, debug and metrics off; KServe v2 gRPC over TCP, raw tensors (which it "
+        "unpacks into lists of Python's numbers)",
         "kserve",
         start_mlserver(0),
         message=_infer,

@@ -80,6 +80,7 @@ def take(running: Running, model: str, carrier: str, in_flight: int, seconds: fl
     """Profile a server while h2load calls it for about so many seconds. Raises `RuntimeError` where perf cannot."""
     call, server = running.by_h2load(model, carrier, in_flight), running.served
     calls = max(4 * in_flight, int(call(4 * in_flight).per_second * seconds))
+    plain = call(calls)  # perf takes time of its own: it tells the shares, not the sum
     with tempfile.TemporaryDirectory(prefix="bench-perf-") as folder:
         file = Path(folder, "perf.data")
         pids = ",".join(map(str, server.pids()))
@@ -87,7 +88,7 @@ def take(running: Running, model: str, carrier: str, in_flight: int, seconds: fl
         perf = subprocess.Popen([*command, "--pid", pids, "--output", str(file)], stderr=subprocess.PIPE, text=True)
         time.sleep(START_SECONDS)
         before = _waits(server.threads())
-        measured = call(calls)
+        call(calls)
         waits = _waits(server.threads()) - before
         perf.send_signal(signal.SIGINT)
         said = perf.communicate()[1]
@@ -96,7 +97,7 @@ def take(running: Running, model: str, carrier: str, in_flight: int, seconds: fl
         report = ["perf", "report", "--input", str(file), "--stdio", "--sort", "comm,dso", "--field-separator", ";"]
         rows = subprocess.run(report, check=True, capture_output=True, text=True).stdout.splitlines()
     samples = shares(rows)
-    total_us = measured.processor_us or 0.0
+    total_us = plain.processor_us or 0.0
     spent = [Spent(*key, share / sum(samples.values()) * total_us) for key, share in samples.items()]
     spent.sort(key=lambda item: -item.microseconds)
     return Profile(model, carrier, in_flight, spent, waits / calls)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from statistics import median
 
 from rich.console import Console
 
@@ -45,16 +46,22 @@ same round. It counts everything that the agent adds, the client's half of the s
 """
 
 PARTS = """\
-The echo is what a compiled server takes for the call, the socket and the client included; Lightkeeper's own code is its
-handler in the calling process less `session.run`. The rest is what Python under a compiled server adds: waking a worker
-thread for the call and the thread that writes for its answer, the interpreter's hand-over, caches gone cold, and, for
-a picture, the copies in and out of Python. Processor time is of perf's samples in one agent under load, by the name of
-the thread (`wire-io` reads and writes, `lightkeeper` are the workers and ONNX Runtime's threads) and the library.
+Medians of the rounds' own differences; beside a network of milliseconds they drown in its noise. The echo is what a
+compiled server takes for the call, the socket and the client included; Lightkeeper's own code is its handler in the
+calling process less `session.run`. The rest is what Python under a compiled server adds: waking a worker thread for the
+call and the thread that writes for its answer, the interpreter's hand-over, caches gone cold, and, for a picture, the
+copies in and out of Python.
+"""
+
+SAMPLES = """\
+By the name of the thread (`wire-io` reads and writes, `lightkeeper` are the workers and ONNX Runtime's threads) and the
+library, from perf's samples of the agent under load. `python -m bench.peers.profile` shows any contestant so.
 """
 
 TARGETS = "Targets, by h2load"
 CALL = "Where the time of a call goes (us of p50; by bytes, h2load, 1 in flight)"
-NOTES = {TARGETS: MEANING, CALL: PARTS}
+PROFILE = "Where the agent's processor time goes (us a call; by bytes, h2load)"
+NOTES = {TARGETS: MEANING, CALL: PARTS, PROFILE: SAMPLES}
 WAYS = ((BYTES, "by bytes"), (SHARED_MEMORY, "by shared memory"))
 
 
@@ -77,7 +84,7 @@ def tables(results: PeerResults) -> Iterator[Table]:
         header = ("", "C++ echo", "session.run", "Lightkeeper's own code", "the rest", "the call")
         yield Table(CALL, header, parts)
     if results.profiles:
-        yield profile.table("Where the agent's processor time goes (us a call; by bytes, h2load)", results.profiles)
+        yield profile.table(PROFILE, results.profiles)
     yield Table(
         "Cold start and memory",
         ("", "first answer (s)", "fastest", "slowest", "memory (PSS, MiB)", "idle, of one processor"),
@@ -118,18 +125,19 @@ def to_markdown(results: PeerResults, *, rounds: int, turn_seconds: float, threa
     for table in tables(results):
         lines += in_markdown([table])
         if table.title in NOTES:
-            lines += ["", NOTES[table.title]]
+            lines += ["", NOTES[table.title].rstrip()]
     lines.append("")
     return "\n".join(lines)
 
 
 def _parts(results: PeerResults) -> Iterator[Sequence[str]]:
-    for model in ("small", "network", "image"):
+    for model in ("small", "image", "network"):
         cell = results.cell(model, BYTES, H2LOAD, ALONE)
         if cell and {ECHO, INSIDE, HANDLER, NATIVE} <= set(cell.rounds):
-            echo, run, handler, call = (cell.median(name).p50_us for name in (ECHO, INSIDE, HANDLER, NATIVE))
-            parts = (echo, run, handler - run, call - echo - handler, call)
-            yield (model, *(f"{part:.0f}" for part in parts))
+            names = (ECHO, INSIDE, HANDLER, NATIVE)
+            rounds = list(zip(*([load.p50_us for load in cell.rounds[name]] for name in names), strict=True))
+            parts = [(echo, run, handler - run, call - echo - handler, call) for echo, run, handler, call in rounds]
+            yield (model, *(f"{median(part):.0f}" for part in zip(*parts, strict=True)))
 
 
 def _target(target: Target) -> Sequence[str]:
