@@ -14,6 +14,7 @@ import numpy as np
 
 from bench.peers.catalog import Catalog
 from bench.peers.driver import Call, drive
+from bench.peers.form import FORM_END, FORM_START
 
 
 class BentoClient:
@@ -26,15 +27,16 @@ class BentoClient:
     def call(self, model: str, _carrier: str) -> Call:
         """Return a call that sends the file of the input."""
         client, file = bentoml.SyncHTTPClient(f"http://{self._address}"), Path(self._models[model].input_path)
-        return lambda: client.call(model, file).read_bytes()
+        return lambda: client.call(model, x=file).read_bytes()
 
     def output(self, answer: Any) -> Any:
         """Return the output in what a call returned."""
         return np.frombuffer(answer, np.float32)
 
     def request(self, model: str, _carrier: str) -> bytes:
-        """Return the array's bytes."""
-        return self._models[model].input().tobytes()
+        """Return a form with the array's bytes as a file."""
+        array = self._models[model].input()
+        return FORM_START + array.tobytes() + FORM_END
 
 
 if __name__ == "__main__":

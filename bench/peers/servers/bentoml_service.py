@@ -1,6 +1,7 @@
 """BentoML over ONNX Runtime, for `bentoml serve`: BENCH_FOLDER has the catalog, BENCH_WORKERS how many.
 
-Raw float32 bytes in and out, at the path of the model's name. A file is the one raw input that BentoML has.
+Raw float32 bytes in and out, at the path of the model's name. A file is the one raw input that BentoML has; as a field
+of a form it is taken as it is, as the whole body it is first read as text.
 """
 # Annotations are read at run time by BentoML: they must not be put off.
 
@@ -33,17 +34,17 @@ class Models:
         self._sessions = {name: catalog.open(name) for name in os.environ["BENCH_MODELS"].split(",")}
 
     @bentoml.api
-    def small(self, x: File, /) -> File:
+    def small(self, x: File) -> File:
         """Answer with the small model."""
         return self._answer("small", x)
 
     @bentoml.api
-    def image(self, x: File, /) -> File:
+    def image(self, x: File) -> File:
         """Answer with the picture's tiny model."""
         return self._answer("image", x)
 
     @bentoml.api
-    def network(self, x: File, /) -> File:
+    def network(self, x: File) -> File:
         """Answer with the picture's real model."""
         return self._answer("network", x)
 
