@@ -7,6 +7,7 @@ else. What is refused leaves nothing behind, neither in the database nor on the 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import tempfile
@@ -110,7 +111,9 @@ class Enrolment:
             with self._database.write() as connection:
                 older = certificates.standing(connection, fleet, registered or name)
                 known_by = certificates.record(connection, signed, fleet, registered or name, now_ms)
-                audit.write(connection, audit.Entry(ADDED, "", known_by, registered or name, fleet), now_ms)
+                audit.write(
+                    connection, audit.Entry(ADDED, "", known_by, registered or name, fleet), now_ms, level=logging.INFO
+                )
             written.keep()
         return Added(folder, key is not None, known_by, signed.not_valid_after_utc, len(older))
 
@@ -133,7 +136,7 @@ class Enrolment:
             standing = certificates.standing(connection, found[0].fleet, thing)[1 if older else 0 :]
             for row in standing:
                 entry = audit.Entry(REVOKED, "", row.fingerprint, thing, found[0].fleet)
-                audit.write(connection, entry, _ms(now))
+                audit.write(connection, entry, _ms(now), level=logging.INFO)
             certificates.revoke(connection, [row.fingerprint for row in standing], _ms(now))
             return len(standing)
 
@@ -233,7 +236,7 @@ def _readme(name: str, *, has_key: bool) -> str:
 {key}
 
     lightkeeper config check {CONFIG_FILE}
-    lightkeeper agent run -a /tmp/lightkeeper.sock -c {CONFIG_FILE}
+    lightkeeper agent -a /tmp/lightkeeper.sock -c {CONFIG_FILE}
 """
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
+from urllib.parse import urlsplit
 
 from lightkeeper.errors import SessionsUnavailable
 from lightkeeper.hub import clients
@@ -34,11 +35,11 @@ class TokenService:
     def __init__(
         self, credentials: Credentials | None, *, region: str, endpoint: str | None = None, role_arn: str | None = None
     ) -> None:
-        """Take the hub's own key (None: boto3's usual chain).
+        """Take the hub's own key (None: boto3's usual chain), and S3's endpoint, where its token service is too.
 
         `role_arn` is the role of every session, whatever a fleet says; without one each fleet's own counts.
         """
-        self._client = clients.client("sts", credentials, endpoint=endpoint, region=region)
+        self._client = clients.client("sts", credentials, endpoint=_beside(endpoint), region=region)
         self._role_arn = role_arn
 
     def session(self, policy: str, *, device: str, fleet: str, role_arn: str | None) -> Session:
@@ -66,6 +67,12 @@ class TokenService:
     def close(self) -> None:
         """Let go of the connections."""
         self._client.close()
+
+
+def _beside(s3_endpoint: str | None) -> str | None:
+    """Return where the token service of an S3 is: AWS's own is at an address that boto3 knows."""
+    host = urlsplit(s3_endpoint or "").hostname or ""
+    return None if host.endswith((".amazonaws.com", ".amazonaws.com.cn")) else s3_endpoint
 
 
 def _ms(time: datetime) -> int:
