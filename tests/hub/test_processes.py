@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.support.hubs import RunningHub
+from tests.support.hubs import NOWHERE, RunningHub
 
 OUTPUT = {"S3OutputLocation": "s3://bucket/captures"}
 
@@ -24,7 +24,7 @@ def two(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Runnin
     else:
         url = f"sqlite:///{tmp_path / 'shared.db'}"
     with ThreadPoolExecutor() as pool:  # at the same moment, on a database without tables
-        made = [pool.submit(RunningHub, tmp_path / name, database=url) for name in ("one", "two")]
+        made = [pool.submit(RunningHub, tmp_path / name, database=url, s3_endpoint=NOWHERE) for name in ("one", "two")]
     with ExitStack() as ending:
         first, second = (ending.enter_context(closing(one.result())) for one in made)
         yield first, second

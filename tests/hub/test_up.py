@@ -21,7 +21,7 @@ from lightkeeper import errors
 from lightkeeper.hub import folder as folders
 from lightkeeper.hub.database import SCHEMA_NUMBER
 from lightkeeper.hub.tables.setting import SCHEMA
-from tests.support.hubs import RunningHub, client
+from tests.support.hubs import NOWHERE, RunningHub, client
 
 BIN = Path(sys.executable).parent
 START_SECONDS = 90.0
@@ -122,7 +122,7 @@ def test_the_aws_cli_runs_a_fleet_with_nothing_but_an_endpoint(start: Start) -> 
 
 def test_a_hub_killed_and_started_again_is_the_same_hub(start: Start) -> None:
     """Addresses, keys and what was made are those from before; hub.json is away until it answers."""
-    hub = start("hub", "--region", "eu-west-9", "--set", "connected_seconds=60")
+    hub = start("hub", "--region", "eu-west-9", "--set", "connected_seconds=60", "--s3-endpoint", NOWHERE)
     before = hub.ready()
     client(before, "sagemaker").create_device_fleet(
         DeviceFleetName="yard", OutputConfig={"S3OutputLocation": "s3://lightkeeper/captures"}
@@ -149,6 +149,7 @@ def test_a_hub_killed_and_started_again_is_the_same_hub(start: Start) -> None:
         ({"database": "nonsense"}, errors.DatabaseUnusable),
         ({"port": 1, "host": "203.0.113.1"}, errors.ListenerUnusable),
         ({"port": 65536}, errors.ListenerUnusable),
+        ({"host": "0.0.0.0"}, errors.HubSettingInvalid),  # noqa: S104 - refused
         ({"settings": {"nothing": "1"}}, errors.HubSettingInvalid),
         ({"settings": {"connected_seconds": "-1"}}, errors.HubSettingInvalid),
         ({"settings": {"region": "No Region"}}, errors.HubSettingInvalid),
@@ -157,7 +158,7 @@ def test_a_hub_killed_and_started_again_is_the_same_hub(start: Start) -> None:
 def test_a_hub_that_cannot_start_says_why(tmp_path: Path, options: Any, reason: type[errors.AgentError]) -> None:
     """One refusal, no hub.json, and the folder is free again."""
     with pytest.raises(reason):
-        RunningHub(tmp_path, **options)
+        RunningHub(tmp_path, **{"s3_endpoint": NOWHERE} | options)
     assert not (tmp_path / folders.ADDRESSES).exists()
     folders.HubFolder(tmp_path).close()
 
@@ -171,7 +172,7 @@ def test_a_password_of_the_database_is_never_said(tmp_path: Path) -> None:
 
 def test_a_database_of_a_later_build_is_left_alone(tmp_path: Path) -> None:
     """The hub does not start on it."""
-    hub = RunningHub(tmp_path)
+    hub = RunningHub(tmp_path, s3_endpoint=NOWHERE)
     with hub.database.write() as connection:
         connection.execute(update(SCHEMA).values(number=SCHEMA_NUMBER + 1))
     hub.close()

@@ -11,6 +11,9 @@ from botocore.config import Config
 from lightkeeper.hub.folder import Addresses
 from lightkeeper.hub.up import Hub, Options
 
+NOWHERE = "http://127.0.0.1:9"
+"""The S3 of hubs that need none."""
+
 
 class RunningHub:
     """A hub that answers until `stop`."""

@@ -58,8 +58,13 @@ def _add_up(verbs: argparse._SubParsersAction[Any]) -> None:
         "with the same --database and --s3-endpoint, serves the same fleets.",
     )
     up.add_argument("folder", metavar="DIR", type=Path)
-    up.add_argument("--host", default="127.0.0.1", help="address to listen on (default: loopback)")
-    up.add_argument("--port", type=int, metavar="N", help="control and data plane (default: as at the last start)")
+    up.add_argument(
+        "--host", metavar="ADDRESS", help="where to listen (default: as at the last start; at first loopback)"
+    )
+    up.add_argument(
+        "--name", metavar="HOST", help="the name or address that devices call this machine by (default: --host)"
+    )
+    up.add_argument("--port", type=int, metavar="N", help="control and data plane (default: likewise; at first any)")
     up.add_argument("--credentials-port", type=int, metavar="N", help="credentials endpoint (default: likewise)")
     up.add_argument("--database", metavar="URL", help="such as postgresql://user:password@host/name")
     up.add_argument("--s3-endpoint", metavar="URL", help="an S3; its keys come from the environment, as boto3 reads it")
@@ -92,6 +97,7 @@ def _up(args: argparse.Namespace) -> None:
     options = Options(
         folder=args.folder,
         host=args.host,
+        name=args.name,
         port=args.port,
         credentials_port=args.credentials_port,
         database=args.database,

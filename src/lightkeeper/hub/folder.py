@@ -16,8 +16,10 @@ from pathlib import Path
 from lightkeeper.errors import HubFolderInUse, HubFolderUnusable, HubNotRunning
 
 ADDRESSES = "hub.json"
+DATABASE = "hub.db"
 
 _PORTS = "ports.json"
+_STARTED = "started.json"
 _LOCK = "hub.lock"
 _PRIVATE, _PRIVATE_FOLDER = 0o600, 0o700
 
@@ -44,6 +46,16 @@ class Addresses:
             "AWS_ENDPOINT_URL_SAGEMAKER_EDGE": self.endpoint,
             "AWS_ENDPOINT_URL_S3": self.s3_endpoint,
         }
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """What the next start in a folder does without being told again. Empty: what the folder itself has."""
+
+    host: str = "127.0.0.1"
+    name: str = ""
+    database: str = field(default="", repr=False)  # it may have a password
+    s3_endpoint: str = ""
 
 
 class HubFolder:
@@ -75,8 +87,13 @@ class HubFolder:
         except (OSError, ValueError, AttributeError):
             return {}
 
-    def keep_ports(self, ports: Mapping[str, int]) -> None:
-        """Remember the ports for the next start."""
+    def started(self) -> Started:
+        """Return how the hub was started last in this folder."""
+        return started(self.path)
+
+    def keep(self, started: Started, ports: Mapping[str, int]) -> None:
+        """Remember for the next start."""
+        self._write(_STARTED, asdict(started))
         self._write(_PORTS, {**self.ports(), **ports})
 
     def publish(self, addresses: Addresses) -> None:
@@ -101,6 +118,20 @@ class HubFolder:
             raise HubFolderUnusable(
                 f"cannot write {self.path / name}: {error.strerror}", folder=self.path, file=name
             ) from error
+
+
+def started(path: Path) -> Started:
+    """Return how the hub was started last in a folder."""
+    try:
+        found = json.loads((path / _STARTED).read_text(encoding="utf-8"))
+        return Started(**{name: str(found[name]) for name in Started.__slots__ if name in found})
+    except (OSError, ValueError, TypeError):
+        return Started()
+
+
+def database_url(path: Path) -> str:
+    """Return the address of the database that the hub in this folder uses."""
+    return started(path).database or f"sqlite:///{path.absolute() / DATABASE}"
 
 
 def read(path: Path) -> Addresses:
