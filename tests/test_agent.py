@@ -178,6 +178,13 @@ def test_a_signal_lets_calls_finish_and_removes_the_socket(start: Starter, slow_
     assert agent.events("agent_stopped")[0]["calls_finished"] is True
 
 
+def test_a_librarys_thread_does_not_take_the_signal(start: Starter) -> None:
+    """Numpy's threads, where the environment asks for some, would end the process as if nobody had cared."""
+    agent = start(environment={"OPENBLAS_NUM_THREADS": "4"}).wait_until_started()
+    assert agent.stop() == 0
+    assert not agent.socket.exists()
+
+
 def test_no_new_call_is_taken_while_stopping(start: Starter, slow_package: Path) -> None:
     """A client is told that nobody is there."""
     agent = start().wait_until_started()

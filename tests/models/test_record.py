@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightkeeper.model import PackageIdentity
@@ -29,6 +29,7 @@ ENTRIES = st.builds(
 )
 
 
+@settings(max_examples=30)  # each is synced to the disk several times
 @given(entries=st.lists(ENTRIES, max_size=5))
 def test_what_was_put_is_read_back(entries: list[Entry], tmp_path_factory: pytest.TempPathFactory) -> None:
     """In the order of the names' first load."""

@@ -167,14 +167,14 @@ def test_a_version_that_is_slow_beside_the_old_one_is_taken_back(tmp_path: Path)
 
 def test_a_device_that_got_slower_takes_nothing_back(tmp_path: Path) -> None:
     """Both versions are slow then: the comparison beside each other tells."""
-    old, new = Timed(), Timed(0.02)
+    old, new = Timed(), Timed(0.01)
     bench = Bench(tmp_path, old, new)
-    old.seconds = 0.02
+    old.seconds = 0.01
     bench.call(CALLS_LEAST)
     bench.watching.look()
     assert bench.running is bench.new
     assert not old.closed
-    new.seconds = 0.2
+    new.seconds = 0.04
     old.seconds = 0.0
     bench.call(CALLS_LEAST)
     bench.watching.look()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Mapping
+
+os.environ["OPENBLAS_NUM_THREADS"] = "1"  # as the command does: a thread of numpy's would take the signal
 
 from lightkeeper.agent import transports
 from lightkeeper.agent.transports import ApiServer
