@@ -29,15 +29,16 @@ from lightkeeper.hub.tables.identity import AUDIT, CERTIFICATES, SESSIONS
 from lightkeeper.modelpackage.issuer import Issuer
 from lightkeeper.providers.aws import Credentials
 from tests.support.certified import ALIAS, DEVICE, FLEET, HOST, Certified, Held
+from tests.support.postgres import Postgres
 from tests.support.seaweed import Seaweed
 
 CAPTURE = f"captures/{FLEET}/{DEVICE}/2026/11/24/10/batch.jsonl"
 
 
 @pytest.fixture
-def certified(seaweed: Seaweed, tmp_path: Path) -> Iterator[Certified]:
+def certified(seaweed: Seaweed, quick_folder: Path) -> Iterator[Certified]:
     """An endpoint with one fleet and one device."""
-    certified = Certified(tmp_path, Database(f"sqlite:///{tmp_path / 'hub.sqlite'}"), seaweed.tokens())
+    certified = Certified(quick_folder, Database(f"sqlite:///{quick_folder / 'hub.sqlite'}"), seaweed.tokens())
     certified.add_fleet()
     certified.add_device()
     yield certified
@@ -426,6 +427,34 @@ def test_a_recorded_exchange_is_of_no_use_to_who_recorded_it(certified: Certifie
                 received += data
     assert b"accessKeyId" not in received
     assert certified.audited()["CREDENTIALS_ISSUED"] == 1
+
+
+def test_two_processes_on_one_postgresql_are_one_hub(seaweed: Seaweed, postgres: Postgres, tmp_path: Path) -> None:
+    """What one issued the other knows, gives again and refuses; what both refuse is one row of the audit."""
+    url = postgres.database()
+    hubs = []
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+        hubs.append(Certified(tmp_path / name, Database(url), seaweed.tokens()))
+    one, other = hubs
+    try:
+        one.add_fleet()
+        one.add_device()
+        held = one.certify()
+        first = one.ask(held)
+        assert first[0] == 200
+        assert other.ask(held) == first
+        assert DeviceSessions(other.database)(credentials_of(first[1]).access_key_id) is not None
+        revoke(one)
+        assert [hub.ask(held)[0] for hub in (one, other, one)] == [403, 403, 403]
+        assert DeviceSessions(other.database)(credentials_of(first[1]).access_key_id) is None
+        assert other.audited() == {"CREDENTIALS_ISSUED": 1, "DEVICE_CERTIFICATE_REVOKED": 3}
+        with other.database.write() as connection:
+            tidy(connection, other.now_ms() + KEPT_DAYS * 24 * HOUR_MS + HOUR_MS)
+        assert one.audited() == {}
+    finally:
+        one.close()
+        other.close()
 
 
 def test_while_the_token_service_is_away_devices_are_asked_to_come_back(cut_off: Certified) -> None:

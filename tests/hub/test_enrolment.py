@@ -64,9 +64,9 @@ class Door:
 
 
 @pytest.fixture
-def door(seaweed: Seaweed, tmp_path: Path) -> Iterator[Door]:
+def door(seaweed: Seaweed, quick_folder: Path, tmp_path: Path) -> Iterator[Door]:
     """A hub with one fleet and no device."""
-    certified = Certified(tmp_path, Database(f"sqlite:///{tmp_path / 'hub.sqlite'}"), seaweed.tokens())
+    certified = Certified(quick_folder, Database(f"sqlite:///{quick_folder / 'hub.sqlite'}"), seaweed.tokens())
     certified.add_fleet()
     at = Reachable("http://127.0.0.1:9999", f"https://{HOST}:{certified.port}", seaweed.endpoint, REGION)
     yield Door(certified, Enrolment(certified.database, Settings(), at), tmp_path / "devices")
