@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightkeeper.cli import output
+from lightkeeper.cli import hubdevice, output
 
 if TYPE_CHECKING:
     from lightkeeper.hub.folder import Addresses
@@ -19,7 +19,7 @@ HUB_VARIABLE = "LIGHTKEEPER_HUB"
 
 
 def add_to(commands: argparse._SubParsersAction[Any]) -> None:
-    """Add `hub up`, `hub env` and `hub report`."""
+    """Add `hub up`, `hub env`, `hub report`, and those of `hubdevice.py`."""
     group = commands.add_parser("hub", help="run a fleet's control plane, and look at a fleet")
     verbs = group.add_subparsers(metavar="VERB", required=True)
     _add_up(verbs)
@@ -36,6 +36,7 @@ def add_to(commands: argparse._SubParsersAction[Any]) -> None:
     add_hub_option(report)
     output.add_json_flag(report)
     report.set_defaults(command=_report)
+    hubdevice.add_to(verbs, add_hub_option)
 
 
 def add_hub_option(parser: argparse.ArgumentParser) -> None:
