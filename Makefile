@@ -73,6 +73,9 @@ test-job-crash: $(STAMP) ## kill the hub's workers and hubs 100 times in the mid
 test-deployments: $(STAMP) ## kill an agent at every change of its files during a deployment, and start it again (ten minutes)
 	LIGHTKEEPER_EVERY_KILL=1 $(BIN)/pytest -q tests/deployment/test_kill.py --timeout 3600
 
+test-hub-crash: $(STAMP) ## kill hub processes 60 times during rollouts, on SQLite and on PostgreSQL
+	LIGHTKEEPER_HUB_CRASHES=60 $(BIN)/pytest tests/hub/test_rollout_crash.py
+
 demo: $(STAMP)   ## read a scanned page through an agent with three signed models
 	@$(BIN)/python -m demo
 

@@ -83,7 +83,8 @@ class Fleet:
 
     def ask(self, name: str, now_ms: int) -> Progress:
         """Let a device ask for its deployments."""
-        self.move(name, asked(self.progress[name], self.stage), now_ms)
+        is_open = self.status is StageStatus.IN_PROGRESS
+        self.move(name, asked(self.progress[name], is_open=is_open, has_room=self.stage.room > 0), now_ms)
         return self.progress[name]
 
     def answer(self, name: str, now_ms: int, *, succeeded: bool) -> None:

@@ -52,18 +52,23 @@ def lock(connection: Connection, stage: int) -> Row[Any] | None:
     ).first()
 
 
-def view(connection: Connection, row: Row[Any]) -> Stage:
-    """Return a stage as `rollout.py` sees it."""
+def view(connection: Connection, row: Row[Any], now_ms: int) -> Stage:
+    """Return a stage as `rollout.py` sees it; of the devices in flight, those that have run out of time."""
     of_stage = (D.stage == row.id, D.reverts.is_(False))
+    settings = rollout_settings(row.settings, row.policy)
     counts = connection.execute(select(D.progress, func.count()).where(*of_stage).group_by(D.progress))
-    in_flight = connection.execute(
-        select(D.device, D.progress, D.since_ms).where(*of_stage, D.progress.in_([str(one) for one in IN_FLIGHT]))
+    overdue = connection.execute(
+        select(D.device, D.progress, D.since_ms).where(
+            *of_stage,
+            D.progress.in_([str(one) for one in IN_FLIGHT]),
+            D.since_ms <= now_ms - settings.device_timeout_ms,
+        )
     )
     return Stage(
         StageStatus(row.status),
-        rollout_settings(row.settings, row.policy),
+        settings,
         {Progress(progress): number for progress, number in counts},
-        tuple(InFlight(device, Progress(progress), since_ms) for device, progress, since_ms in in_flight),
+        tuple(InFlight(device, Progress(progress), since_ms) for device, progress, since_ms in overdue),
     )
 
 
@@ -77,7 +82,7 @@ def tick(connection: Connection, stage: int, now_ms: int) -> None:
         row = lock(connection, stage)
         if row is None:
             return
-    seen = view(connection, row)
+    seen = view(connection, row, now_ms)
     step = advance(seen, now_ms)
     _time_out(connection, row, step, now_ms)
     if step.withdraw:

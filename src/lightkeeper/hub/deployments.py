@@ -78,7 +78,9 @@ def _take(connection: Connection, row: Row[Any], now_ms: int) -> None:
         now = connection.scalar(select(D.progress).where(D.id == row.id))
         if now != row.progress:
             return
-        after = asked(Progress(now), conduct.view(connection, stage))
+        is_open = stage.status == StageStatus.IN_PROGRESS
+        has_room = now == Progress.OFFERED or conduct.view(connection, stage, now_ms).room > 0
+        after = asked(Progress(now), is_open=is_open, has_room=has_room)
     values: dict[str, Any] = {"progress": after, "since_ms": now_ms}
     if after is Progress.TAKEN:
         values["taken_ms"] = now_ms

@@ -10,10 +10,10 @@ Invariant: of all deployments that are open for a device, no two say something a
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, or_, select, update
+from sqlalchemy import Connection, Row, bindparam, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from lightkeeper.hub.rollout import OPEN, Progress
@@ -33,13 +33,22 @@ def take_over(connection: Connection, stage: Row[Any], devices: Sequence[str]) -
     device goes back if the new stage fails, and not to the bad version it still has.
     """
     wanted, fleet, meant = set(stage.packages), stage.fleet, defaultdict[str, Packages](dict)
+    whole: list[Row[Any]] = []
+    part: list[dict[str, Any]] = []
     for row in _open_elsewhere(connection, stage.id, fleet, devices):
         taken = wanted.intersection(row.definitions)
         if not taken:
             continue
         if row.reverts:
             meant[row.device].update({handle: row.definitions[handle] for handle in taken})
-        _drop(connection, row, taken, f"taken over by plan {stage.plan}")
+        left = {handle: package for handle, package in row.definitions.items() if handle not in taken}
+        if left:
+            part.append({"row": row.id, "left": left, "why": f"{', '.join(sorted(taken))} taken over by {stage.plan}"})
+        else:
+            whole.append(row)
+    _supersede(connection, whole, f"taken over by plan {stage.plan}")
+    if part:
+        connection.execute(_CUT, part)
     insert: Any = (sqlite if connection.dialect.name == "sqlite" else postgresql).insert(SLOTS)
     statement = insert.on_conflict_do_update(
         index_elements=["fleet", "device", "handle"], set_={"owner": insert.excluded.owner}
@@ -109,22 +118,24 @@ def _open_elsewhere(connection: Connection, stage: int, fleet: str, devices: Seq
     ]
 
 
-def _drop(connection: Connection, row: Row[Any], handles: Collection[str], message: str) -> None:
-    """Take handles out of a deployment, and with the last of them the deployment out of its stage."""
-    definitions = {handle: package for handle, package in row.definitions.items() if handle not in handles}
-    values: dict[str, Any] = {"definitions": definitions, "message": f"{', '.join(sorted(handles))} {message}"}
-    if not definitions:
-        values["progress"] = Progress.SUPERSEDED
-        values["definitions"] = row.definitions
-    connection.execute(update(DEPLOYMENTS).where(DEPLOYMENTS.c.id == row.id).values(values))
-    if row.reverts and not definitions:
-        connection.execute(
-            update(DEPLOYMENTS)
-            .where(
-                DEPLOYMENTS.c.fleet == row.fleet,
-                DEPLOYMENTS.c.device == row.device,
-                DEPLOYMENTS.c.stage == row.stage,
-                DEPLOYMENTS.c.progress == Progress.REVERTING,
-            )
-            .values(progress=Progress.SUPERSEDED, message=message)
-        )
+_CUT = (
+    update(DEPLOYMENTS)
+    .where(DEPLOYMENTS.c.id == bindparam("row"))
+    .values(definitions=bindparam("left", type_=DEPLOYMENTS.c.definitions.type), message=bindparam("why"))
+)
+
+
+def _supersede(connection: Connection, rows: Sequence[Row[Any]], message: str) -> None:
+    """Take deployments out of their stages; who was on the way back from one has left that too."""
+    values = {"progress": Progress.SUPERSEDED, "message": message}
+    for some in chunks([row.id for row in rows]):
+        connection.execute(update(DEPLOYMENTS).where(DEPLOYMENTS.c.id.in_(some)).values(values))
+    on_the_way = defaultdict[int, list[str]](list)
+    for row in rows:
+        if row.reverts and row.stage is not None:
+            on_the_way[row.stage].append(row.device)
+    for stage, devices in sorted(on_the_way.items()):
+        for some in chunks(sorted(devices)):
+            left = (DEPLOYMENTS.c.stage == stage, DEPLOYMENTS.c.device.in_(some))
+            reverting = DEPLOYMENTS.c.progress == Progress.REVERTING
+            connection.execute(update(DEPLOYMENTS).where(*left, reverting).values(values))

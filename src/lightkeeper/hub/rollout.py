@@ -136,7 +136,10 @@ class InFlight:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A stage as `advance` sees it. `counts` has every device, those in flight too."""
+    """A stage as `advance` sees it.
+
+    `counts` has every device, those in flight too; of `in_flight` those are enough that have run out of time.
+    """
 
     status: StageStatus
     settings: RolloutSettings
@@ -257,12 +260,15 @@ def _finished(stage: Stage) -> str:
     return f"{failed} of {stage.total} devices failed, below the threshold" if failed else "every device has it"
 
 
-def asked(progress: Progress, stage: Stage) -> Progress:
-    """Return where a device stands after it asked for its deployments."""
-    if progress is Progress.OFFERED and stage.status is StageStatus.IN_PROGRESS:
+def asked(progress: Progress, *, is_open: bool, has_room: bool) -> Progress:
+    """Return where a device stands after it asked for its deployments.
+
+    `is_open` is whether its stage is in progress; `has_room`, whether the batch has a place for one that comes late.
+    """
+    if progress is Progress.OFFERED and is_open:
         return Progress.TAKEN
-    if progress is Progress.ABSENT and stage.status is StageStatus.IN_PROGRESS:
-        return Progress.TAKEN if stage.room else Progress.WAITING
+    if progress is Progress.ABSENT and is_open:
+        return Progress.TAKEN if has_room else Progress.WAITING
     return progress
 
 
