@@ -100,6 +100,9 @@ bench: $(STAMP)  ## measure the agent beside a bare gRPC server, and write docs/
 bench-quick: $(STAMP) ## the short form, under a minute; writes nothing
 	$(BIN)/python -m bench --effort quick
 
+bench-hub: $(STAMP) ## measure what fleet a hub carries, and write docs/benchmarks-hub.md (ten minutes)
+	$(BIN)/python -m bench.hub --write docs/benchmarks-hub.md
+
 bench-capture: $(STAMP) ## measure capture beside a bare fdatasync, and write docs/benchmarks-capture.md
 	$(BIN)/python -m bench.capture --write docs/benchmarks-capture.md
 

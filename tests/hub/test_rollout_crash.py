@@ -10,9 +10,6 @@ import itertools
 import os
 import random
 import signal
-import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -25,50 +22,15 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 from sqlalchemy import create_engine, select, text
 
-from lightkeeper.hub.folder import ADDRESSES, Addresses, read
+from lightkeeper.hub.folder import read
 from lightkeeper.hub.tables.rollout import SLOTS
-from tests.support.hubs import client
+from tests.support.hubs import NOWHERE, HubProcess, client
 from tests.support.rollouts import Rollouts
 
 CRASHES = int(os.environ.get("LIGHTKEEPER_HUB_CRASHES", "4"))
 DEVICES = [f"device-{number:02}" for number in range(10)]
 BATCH = 3
 PATIENCE_SECONDS = 60.0 + 10.0 * CRASHES
-NO_S3 = "http://127.0.0.1:9"
-
-
-class HubProcess:
-    """`lightkeeper hub up` in a process of its own, on one port whenever it is started."""
-
-    def __init__(self, folder: Path, database: str) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as found:
-            port = found.getsockname()[1]
-        self.folder = folder
-        words = ["hub", "up", str(folder), "--port", str(port), "--database", database, "--s3-endpoint", NO_S3]
-        self._command = [sys.executable, "-m", "lightkeeper", *words, "--set", "rollout_tick_ms=100"]
-        self._log = folder.parent / f"{folder.name}.log"
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> Addresses:
-        """Start, and wait until it is ready."""
-        with self._log.open("ab") as log:
-            self._process = subprocess.Popen(self._command, stdout=log, stderr=log)
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while not (self.folder / ADDRESSES).exists():
-            assert self._process.poll() is None, self._log.read_text()[-2000:]
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-        return read(self.folder)
-
-    def end(self, how: signal.Signals) -> None:
-        """Kill it, or ask it to end."""
-        if self._process is not None:
-            self._process.send_signal(how)
-            self._process.wait(30)
-
-    def log(self) -> str:
-        """Return what it said."""
-        return self._log.read_text()
 
 
 @dataclass
@@ -161,12 +123,13 @@ def hubs(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[list[
     """Running hub processes and their database."""
     two = "PostgreSQL" in request.param
     url = request.getfixturevalue("postgres").database() if two else f"sqlite:///{tmp_path / 'hub.db'}"
-    made = [HubProcess(tmp_path / name, url) for name in (("one", "two") if two else ("one",))]
+    options = ("--database", url, "--s3-endpoint", NOWHERE, "--set", "rollout_tick_ms=100")
+    made = [HubProcess(tmp_path / name, *options) for name in (("one", "two") if two else ("one",))]
     for hub in made:
         hub.start()
     yield made, url
     for hub in made:
-        hub.end(signal.SIGTERM)
+        hub.end()
 
 
 @pytest.mark.timeout(int(2 * PATIENCE_SECONDS) + 60)

@@ -1,18 +1,63 @@
-"""Hubs that run in the test's own process, and clients of them."""
+"""Hubs that run in the test's own process or in one of their own, and clients of them."""
 
 from __future__ import annotations
 
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import boto3
 from botocore.config import Config
 
-from lightkeeper.hub.folder import Addresses
+from lightkeeper.hub.folder import ADDRESSES, Addresses, read
 from lightkeeper.hub.up import Hub, Options
 
 NOWHERE = "http://127.0.0.1:9"
 """The S3 of hubs that need none."""
+
+
+START_SECONDS = 120.0
+
+
+class HubProcess:
+    """`lightkeeper hub up` in a process of its own, on one port whenever it is started."""
+
+    def __init__(self, folder: Path, *options: str, environment: Mapping[str, str] | None = None) -> None:
+        """Take the hub's folder, which need not be there, and the command's options."""
+        with socket.create_server(("127.0.0.1", 0)) as found:
+            port = found.getsockname()[1]
+        self.folder = folder
+        self._command = [sys.executable, "-m", "lightkeeper", "hub", "up", str(folder), "--port", str(port), *options]
+        self._environment = os.environ | dict(environment or {})
+        self._log = folder.parent / f"{folder.name}.log"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> Addresses:
+        """Start, and wait until it is ready."""
+        with self._log.open("ab") as log:
+            self.process = subprocess.Popen(self._command, stdout=log, stderr=log, env=self._environment)
+        deadline = time.monotonic() + START_SECONDS
+        while not (self.folder / ADDRESSES).exists():
+            assert self.process.poll() is None, self.log()[-2000:]
+            assert time.monotonic() < deadline, self.log()[-2000:]
+            time.sleep(0.02)
+        return read(self.folder)
+
+    def end(self, how: signal.Signals = signal.SIGTERM) -> None:
+        """Ask it to end, or kill it."""
+        if self.process is not None:
+            self.process.send_signal(how)
+            self.process.wait(60)
+
+    def log(self) -> str:
+        """Return what it said."""
+        return self._log.read_text()
 
 
 class RunningHub:

@@ -22,7 +22,7 @@ _PLACES = ("usr/lib/postgresql/*/bin", "usr/pgsql-*/bin")
 class Postgres:
     """The server. Each database that is asked for is new and empty."""
 
-    def __init__(self, programs: Path) -> None:
+    def __init__(self, programs: Path, *, durable: bool = False) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="lk-pg-", dir="/tmp"))  # a socket's path is short
         self._made = 0
         owner = _server_user()
@@ -34,7 +34,12 @@ class Postgres:
         subprocess.run(
             [programs / "initdb", "-D", data, *words], check=True, capture_output=True, cwd=self._folder, **options
         )
-        settings = ("listen_addresses=", f"unix_socket_directories={self._folder}", "fsync=off", "max_connections=200")
+        settings = (
+            "listen_addresses=",
+            f"unix_socket_directories={self._folder}",
+            *(() if durable else ("fsync=off",)),
+            "max_connections=200",
+        )
         self._log = self._folder / "log"
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(
@@ -77,12 +82,20 @@ class Postgres:
         return f"postgresql://hub@/{name}?host={self._folder}"
 
 
-def installed_or_skip() -> Path:
-    """Return the folder of the server's programs; without one the test is skipped, except on a build server."""
+def installed() -> Path | None:
+    """Return the folder of the server's programs, if there is one."""
     for place in _PLACES:
         for found in sorted(Path("/").glob(place), reverse=True):
             if (found / "initdb").is_file():
                 return found
+    return None
+
+
+def installed_or_skip() -> Path:
+    """Return the folder of the server's programs; without one the test is skipped, except on a build server."""
+    found = installed()
+    if found is not None:
+        return found
     assert not os.environ.get("CI"), MISSING
     pytest.skip(MISSING)
 
