@@ -53,7 +53,7 @@ class Effort:
 
 
 EFFORTS = {
-    "full": Effort(devices=2000, rounds=10, connections=16, paced_seconds=30),
+    "full": Effort(devices=1000, rounds=10, connections=16, paced_seconds=30),
     "quick": Effort(devices=200, rounds=10, connections=16, paced_seconds=5),
     "smoke": Effort(devices=8, rounds=2, connections=4, paced_seconds=0.5),
 }

@@ -105,9 +105,16 @@ class Generator:
         return Fired.together(self._tell("exchange"))
 
     def heartbeats(self, rounds: int) -> Fired:
-        """Let every device send so many heartbeats, as fast as they are answered."""
-        self._tell("sign", rounds)
-        return Fired.together(self._tell("fire", 0.0))
+        """Let every device send so many heartbeats, as fast as they are answered; each round is signed before it."""
+        total = Fired()
+        for _ in range(rounds):
+            self._tell("sign")
+            fired = Fired.together(self._tell("fire", 0.0))
+            total.latencies_ms += fired.latencies_ms
+            total.faults += fired.faults
+            total.seconds += fired.seconds
+            total.generator_cpu_seconds += fired.generator_cpu_seconds
+        return total
 
     def paced(self, a_second: float, seconds: float) -> Fired:
         """Send heartbeats at a rate; a latency begins when a heartbeat was due, not when it could be sent."""
@@ -185,9 +192,9 @@ class _Worker:
             given["accessKeyId"], given["secretAccessKey"], given["sessionToken"]
         )
 
-    def sign(self, rounds: int) -> int:
-        """Sign so many heartbeats of every device."""
-        self._signed = [self._heartbeat(device) for _ in range(rounds) for device in self._devices]
+    def sign(self) -> int:
+        """Sign a heartbeat of every device."""
+        self._signed = [self._heartbeat(device) for device in self._devices]
         return len(self._signed)
 
     def sign_some(self, number: int) -> int:

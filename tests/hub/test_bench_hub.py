@@ -49,7 +49,7 @@ def test_the_page_says_what_was_missed() -> None:
     """A target that is not reached is said to be missed."""
     page = to_markdown([figures(200, 10), figures(50, 10)], EFFORTS["full"], {"processor": "one"}, minutes=9)
     assert "| target: 20,000 devices | met | missed |" in page
-    assert "2,000 simulated devices" in page
+    assert "1,000 simulated devices" in page
     assert "- processor: one" in page
 
 

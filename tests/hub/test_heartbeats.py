@@ -19,6 +19,7 @@ from lightkeeper.hub.retention import DAY_MS, ROWS_A_PIECE, sweep
 from lightkeeper.hub.settings import Settings
 from lightkeeper.hub.tables.fleet import DEVICES
 from lightkeeper.hub.tables.heartbeat import HEARTBEATS, HOURS
+from lightkeeper.hub.tables.key import SPENT_SIGNATURES
 from tests.support.rollouts import START_MS, Rollouts
 
 
@@ -170,3 +171,16 @@ def test_hours_past_their_keeping_go_piece_by_piece(hub: Rollouts) -> None:
         )
     assert sweep(hub.database, replace(Settings(), heartbeat_days=2), START_MS) == rows
     assert list(hours(hub)) == [-24]
+
+
+def test_signatures_that_could_not_pass_again_are_forgotten(hub: Rollouts) -> None:
+    """Those that still could are kept, or a copy of a request would be carried out."""
+    with hub.database.write() as connection:
+        connection.execute(
+            insert(SPENT_SIGNATURES),
+            [{"signature": bytes([ends]) * 32, "expires_ms": START_MS + ends} for ends in range(10)],
+        )
+    assert sweep(hub.database, hub.settings, START_MS + 4) == 4
+    with hub.database.read() as connection:
+        left = connection.scalars(select(SPENT_SIGNATURES.c.expires_ms)).all()
+    assert sorted(left) == [START_MS + ends for ends in range(4, 10)]

@@ -6,21 +6,36 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import delete
+from sqlalchemy import delete, text
 
 from lightkeeper.errors import PlanActive, StageActive, StageNotRunning, StageNotStartable
 from lightkeeper.hub.deployments import reachable
+from lightkeeper.hub.tables import METADATA
 from lightkeeper.hub.tables.fleet import DEVICES as DEVICES_TABLE
+from lightkeeper.hub.tables.setting import SCHEMA
 from lightkeeper.hub.ticker import LEASE_MS, Ticker
+from tests.support.postgres import Postgres
 from tests.support.rollouts import Rollouts
 
 TIMEOUT_MS = 3_600_000
 
 
-@pytest.fixture
-def hub(quick_folder: Path) -> Iterator[Rollouts]:
+@pytest.fixture(scope="module")
+def url(postgres: Postgres) -> str:
+    """A database on PostgreSQL for all tests here."""
+    return postgres.database()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def hub(request: pytest.FixtureRequest, quick_folder: Path) -> Iterator[Rollouts]:
     """A fleet of six devices, and packages of three versions of a model and one of another."""
-    hub = Rollouts.on_sqlite(quick_folder)
+    if request.param == "sqlite":
+        hub = Rollouts.on_sqlite(quick_folder)
+    else:
+        hub = Rollouts(request.getfixturevalue("url"))
+        with hub.database.write() as connection:
+            names = ", ".join(table for table in METADATA.tables if table != SCHEMA.name)
+            connection.execute(text(f"TRUNCATE {names}"))
     hub.add_fleet("fleet", [f"device-{number}" for number in range(6)])
     for version in ("1", "2", "3"):
         hub.add_package(f"eye-{version}", "eye", version)

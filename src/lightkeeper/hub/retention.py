@@ -10,6 +10,7 @@ from lightkeeper.hub.database import Database
 from lightkeeper.hub.rollout import Progress
 from lightkeeper.hub.settings import Settings
 from lightkeeper.hub.tables.heartbeat import HOURS
+from lightkeeper.hub.tables.key import SPENT_SIGNATURES
 from lightkeeper.hub.tables.rollout import DEPLOYMENTS
 
 DAY_MS = 86_400_000
@@ -25,21 +26,26 @@ log = logging.getLogger(__name__)
 
 
 def sweep(database: Database, settings: Settings, now_ms: int) -> int:
-    """Delete hours, and deployments that no plan has any more, that are older than the setting; return how many rows.
+    """Delete what is too old to keep, and return how many rows that were.
 
-    What a sweep does not come to is left for the next one, a minute later.
+    Hours, and deployments that no plan has any more, are kept as long as the setting says; a request's signature as
+    long as the request could pass again. What a sweep does not come to is left for the next one, a minute later.
     """
     before_ms = now_ms - settings.heartbeat_days * DAY_MS
+    old = (
+        (HOURS, HOURS.c.hour_ms < before_ms),
+        (DEPLOYMENTS, _FORGOTTEN & (DEPLOYMENTS.c.since_ms < before_ms)),
+        (SPENT_SIGNATURES, SPENT_SIGNATURES.c.expires_ms < now_ms),
+    )
     deleted = 0
-    for _ in range(PIECES_A_SWEEP):
-        with database.write(durable=False) as connection:
-            piece = _delete_some(connection, HOURS, HOURS.c.hour_ms < before_ms)
-            piece += _delete_some(connection, DEPLOYMENTS, _FORGOTTEN & (DEPLOYMENTS.c.since_ms < before_ms))
-        deleted += piece
-        if piece < ROWS_A_PIECE:
-            break
-    if deleted:
-        log.info("retention_swept", extra={"rows": deleted, "days": settings.heartbeat_days})
+    for table, condition in old:
+        for _ in range(PIECES_A_SWEEP):
+            with database.write(durable=False) as connection:
+                piece = _delete_some(connection, table, condition)
+            deleted += piece
+            if piece < ROWS_A_PIECE:
+                break
+    log.debug("retention_swept", extra={"rows": deleted, "days": settings.heartbeat_days})
     return deleted
 
 
