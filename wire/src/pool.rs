@@ -5,38 +5,47 @@
 //! meanwhile the thread that has the interpreter goes on taking calls. Threads woken all at once would queue up for
 //! the interpreter and hand it on call by call, which halves the throughput. Whoever takes a call and leaves others
 //! behind wakes the next, so that calls run side by side where handlers let go of the interpreter.
+//!
+//! The thread that fell asleep last is woken first: what it needs is still in the processor's caches.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread::{Thread, ThreadId};
 
 use crate::call::{Info, Job};
 
 #[derive(Default)]
 pub struct Pool {
     state: Mutex<State>,
-    called: Condvar,
 }
 
 #[derive(Default)]
 struct State {
     jobs: VecDeque<Job>,
-    /// Threads that sleep.
-    sleeping: usize,
+    /// Threads that sleep, in the order they fell asleep.
+    sleeping: Vec<Thread>,
     /// A thread has been called and is on its way.
     coming: bool,
-    /// The call has not reached a thread yet.
-    calling: bool,
+    /// Whom the call is for, until it has been heard.
+    called: Option<ThreadId>,
     closed: bool,
 }
 
 impl State {
-    /// Tell whether a thread is to be woken, and count on it.
-    fn call_one(&mut self) -> bool {
-        let call = !self.coming && self.sleeping > 0 && !self.jobs.is_empty();
-        if call {
-            (self.coming, self.calling) = (true, true);
+    /// Return a thread to be woken, if one is, and count on it.
+    fn call_one(&mut self) -> Option<Thread> {
+        if self.coming || self.jobs.is_empty() {
+            return None;
         }
-        call
+        let thread = self.sleeping.pop()?;
+        (self.coming, self.called) = (true, Some(thread.id()));
+        Some(thread)
+    }
+}
+
+fn wake(thread: Option<Thread>) {
+    if let Some(thread) = thread {
+        thread.unpark();
     }
 }
 
@@ -53,9 +62,7 @@ impl Pool {
         state.jobs.push_back(job);
         let call = state.call_one();
         drop(state);
-        if call {
-            self.called.notify_one();
-        }
+        wake(call);
     }
 
     /// Take a job that waits, if one does. `came` is whether the thread was called for it.
@@ -67,25 +74,25 @@ impl Pool {
         let job = state.jobs.pop_front();
         let call = state.call_one();
         drop(state);
-        if call {
-            self.called.notify_one();
-        }
+        wake(call);
         job
     }
 
     /// Sleep until called, and tell whether there will be work: not once the pool is closed.
     pub fn sleep(&self) -> bool {
+        let thread = std::thread::current();
         let mut state = self.state();
         if !state.jobs.is_empty() && !state.coming {
             state.coming = true;
             return true;
         }
-        state.sleeping += 1;
-        while !state.calling && !state.closed {
-            state = self.called.wait(state).expect("nothing panics under this lock");
+        state.sleeping.push(thread.clone());
+        while state.called != Some(thread.id()) && !state.closed {
+            drop(state);
+            std::thread::park();
+            state = self.state();
         }
-        state.sleeping -= 1;
-        state.calling = false;
+        state.called = None;
         !state.closed
     }
 
@@ -103,8 +110,9 @@ impl Pool {
         let mut state = self.state();
         state.closed = true;
         let jobs = std::mem::take(&mut state.jobs);
+        let sleeping = std::mem::take(&mut state.sleeping);
         drop(state);
-        self.called.notify_all();
+        sleeping.iter().for_each(Thread::unpark);
         drop(jobs);
     }
 }
