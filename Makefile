@@ -8,6 +8,7 @@ STAMP := $(VENV)/.wire
 TOOLS := $(VENV)/.release-tools
 WIRE_FILES := wire/Cargo.toml wire/Cargo.lock wire/pyproject.toml $(shell find wire/src wire/python wire/vendor -type f -not -name "*.pyc")
 WHEELS := build/wheels
+WHEEL_TARGETS ?= x86_64-unknown-linux-gnu aarch64-unknown-linux-gnu
 WIRE_WHEEL := $(BIN)/maturin build --quiet --release --locked --manifest-path wire/Cargo.toml
 PEERS := triton mlserver litserve bentoml
 LOCK := uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11
@@ -41,8 +42,13 @@ $(STAMP): $(INSTALLED) $(WIRE_FILES)
 	fi
 	@touch $@
 
-wheels: $(STAMP) ## build the wheels of both distributions into dist/
-	$(WIRE_WHEEL) --out dist
+wheels: $(TOOLS) ## build the wheels of both distributions into dist/; the wire's for x86-64 and ARM, glibc 2.17 or later
+	@for target in $(WHEEL_TARGETS); do \
+		if rustup target list --installed | grep -qx $$target || rustup target add $$target; then \
+			PATH=$(abspath $(BIN)):$$PATH $(WIRE_WHEEL) --zig --compatibility manylinux_2_17 --target $$target --out dist || exit 1; \
+		else echo "wheels: no wire for $$target (rustup has no standard library for it)"; fi; \
+	done
+	$(BIN)/python tools/wheel_floor.py dist/lightkeeper_wire-*manylinux_2_17*.whl
 	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir dist .
 
 test-wire: $(STAMP) ## check and test the wire's Rust (needs cargo)
