@@ -10,7 +10,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from release import symbols  # noqa: E402  # a script beside the package it needs
+from release import symbols  # a script beside the package it needs
 
 _PROMISE = re.compile(r"manylinux_(\d+)_(\d+)_")
 
