@@ -1,9 +1,13 @@
-"""Deployment plans and the device data plane, as scripts and devices see them: boto3 is the only client."""
+"""Deployment plans and the device data plane, as scripts and devices see them, by boto3 and the AWS CLI."""
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -171,7 +175,7 @@ def test_a_plan_that_can_not_be_is_refused(
 ) -> None:
     """Each with its reason, and nothing of it is made."""
     name, unready = unique(), unique()
-    Rollouts(hub.database).add_package(unready, status="INPROGRESS")
+    Rollouts(hub.database).add_package(unready, status="FAILED")
     good: dict[str, Any] = {
         "EdgeDeploymentPlanName": name,
         "ModelConfigs": [{"ModelHandle": "eye", "EdgePackagingJobName": package}],
@@ -268,3 +272,28 @@ def test_a_heartbeat_is_seen_in_the_fleet(sagemaker: Client, edge: Client, camer
     assert [(model["ModelName"], model["ModelVersion"]) for model in device["Models"]] == [("detector", "1.2")]
     report = sagemaker.get_device_fleet_report(DeviceFleetName=cameras)
     assert report["DeviceStats"] == {"ConnectedDeviceCount": 1, "RegisteredDeviceCount": 5}
+
+
+def test_the_aws_cli_rolls_out_as_the_documentation_says(
+    hub: RunningHub, sagemaker: Client, cameras: str, package: str, unique: Callable[[], str]
+) -> None:
+    """The commands of docs/hub.md, with names of their own."""
+    plan = unique()
+    page = (Path(__file__).parents[2] / "docs" / "hub.md").read_text()
+    script = page.split("```\naws sagemaker create-edge-deployment-plan", 1)[1].split("```", 1)[0]
+    for of_the_page, ours in (("=eye-2", f"={package}"), ("plan-name eye-2", f"plan-name {plan}"), ("yard", cameras)):
+        assert of_the_page in script
+        script = script.replace(of_the_page, ours)
+    done = subprocess.run(
+        ["sh", "-ec", f"aws sagemaker create-edge-deployment-plan{script}"],
+        env=os.environ | hub.addresses.environment() | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert f'"EdgeDeploymentPlanName": "{plan}"' in done.stdout
+    assert '"DeviceName": "cam-1"' in done.stdout
+    described = sagemaker.describe_edge_deployment_plan(EdgeDeploymentPlanName=plan)
+    assert [stage["StageName"] for stage in described["Stages"]] == ["canary", "rest"]
+    assert described["Stages"][0]["DeploymentStatus"]["StageStatus"] in {"STARTING", "INPROGRESS"}

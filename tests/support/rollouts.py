@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from sqlalchemy import insert, select
 from lightkeeper.hub import conduct, deployments, heartbeats, plans, registration, stages
 from lightkeeper.hub.context import Context
 from lightkeeper.hub.database import Database
+from lightkeeper.hub.jobs import Artifact
 from lightkeeper.hub.keys import Operator
 from lightkeeper.hub.settings import Settings
 from lightkeeper.hub.tables.fleet import DEVICES, FLEETS
@@ -85,7 +87,7 @@ class Rollouts:
                     identity=job,
                     status=status,
                     request={"ModelName": model, "ModelVersion": version},
-                    result={"uri": f"s3://fleet/{job}.tar.gz", "sha1": "0" * 40},
+                    result=asdict(Artifact(f"s3://fleet/{job}.tar.gz", 1, "0" * 64, "0" * 40, "0" * 64, {})),
                     reason="",
                     created_ms=self.now_ms,
                     modified_ms=self.now_ms,
