@@ -22,7 +22,9 @@ from lightkeeper.hub.audit import HOUR_MS, KEPT_DAYS, Entry, entries, tidy, writ
 from lightkeeper.hub.credentials import THING_HEADER
 from lightkeeper.hub.database import Database
 from lightkeeper.hub.reach import Object
+from lightkeeper.hub.retention import sweep
 from lightkeeper.hub.sessions import DeviceSessions
+from lightkeeper.hub.settings import Settings
 from lightkeeper.hub.sts import TokenService
 from lightkeeper.hub.tables.fleet import DEVICES, FLEETS
 from lightkeeper.hub.tables.identity import AUDIT, CERTIFICATES, SESSIONS
@@ -123,6 +125,20 @@ def test_a_session_that_ended_is_dropped_with_the_next(certified: Certified) -> 
     certified.now -= timedelta(minutes=61)
     with certified.database.read() as connection:
         assert connection.scalar(select(func.count()).select_from(SESSIONS)) == 1
+
+
+def test_the_hubs_own_sweep_drops_what_ended_and_what_is_old(certified: Certified) -> None:
+    """The sessions of a device that never came back, and an audit from last year, are not kept for ever."""
+    certified.ask(certified.certify())
+    sweep(certified.database, Settings(), certified.now_ms())
+    with certified.database.read() as connection:
+        assert connection.scalar(select(func.count()).select_from(SESSIONS)) == 1
+    sweep(certified.database, Settings(), certified.now_ms() + 2 * HOUR_MS)
+    with certified.database.read() as connection:
+        assert connection.scalar(select(func.count()).select_from(SESSIONS)) == 0
+    assert certified.audited() == {"CREDENTIALS_ISSUED": 1}
+    sweep(certified.database, Settings(), certified.now_ms() + (KEPT_DAYS * 24 + 1) * HOUR_MS)
+    assert certified.audited() == {}
 
 
 def test_a_new_deployment_is_reached_at_once(certified: Certified, seaweed: Seaweed) -> None:

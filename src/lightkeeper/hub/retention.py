@@ -6,10 +6,12 @@ import logging
 
 from sqlalchemy import ColumnElement, Connection, Table, delete, select, tuple_
 
+from lightkeeper.hub import audit
 from lightkeeper.hub.database import Database
 from lightkeeper.hub.rollout import Progress
 from lightkeeper.hub.settings import Settings
 from lightkeeper.hub.tables.heartbeat import HOURS
+from lightkeeper.hub.tables.identity import SESSIONS
 from lightkeeper.hub.tables.key import SPENT_SIGNATURES
 from lightkeeper.hub.tables.rollout import DEPLOYMENTS
 
@@ -29,13 +31,15 @@ def sweep(database: Database, settings: Settings, now_ms: int) -> int:
     """Delete what is too old to keep, and return how many rows that were.
 
     Hours, and deployments that no plan has any more, are kept as long as the setting says; a request's signature as
-    long as the request could pass again. What a sweep does not come to is left for the next one, a minute later.
+    long as the request could pass again; a device's session until it ends; the audit as `audit.tidy` says. What a sweep
+    does not come to is left for the next one, a minute later.
     """
     before_ms = now_ms - settings.heartbeat_days * DAY_MS
     old = (
         (HOURS, HOURS.c.hour_ms < before_ms),
         (DEPLOYMENTS, _FORGOTTEN & (DEPLOYMENTS.c.since_ms < before_ms)),
         (SPENT_SIGNATURES, SPENT_SIGNATURES.c.expires_ms < now_ms),
+        (SESSIONS, SESSIONS.c.expires_ms <= now_ms),
     )
     deleted = 0
     for table, condition in old:
@@ -45,6 +49,8 @@ def sweep(database: Database, settings: Settings, now_ms: int) -> int:
             deleted += piece
             if piece < ROWS_A_PIECE:
                 break
+    with database.write(durable=False) as connection:
+        audit.tidy(connection, now_ms)
     log.debug("retention_swept", extra={"rows": deleted, "days": settings.heartbeat_days})
     return deleted
 

@@ -39,7 +39,7 @@ BUCKET = "lightkeeper"
 START_SECONDS = 60.0
 STOP_SECONDS = 2.0
 RESTART_SECONDS, RESTART_SECONDS_MOST = 1.0, 60.0
-PORT_SECONDS = 5.0
+PORT_SECONDS = 2.0
 """How long the port of a store that was killed a moment ago is waited for."""
 
 VOLUME_MIB = 1024
