@@ -24,7 +24,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 
 MIN_SILENT = 2
@@ -204,14 +204,6 @@ class Counters:
 _FAILED = (Progress.FAILED, Progress.REVERTED)
 
 
-@dataclass(slots=True)
-class _Late:
-    """The devices of a stage that ran out of time, by what they did before."""
-
-    absent: list[str] = field(default_factory=list)
-    silent: list[str] = field(default_factory=list)
-
-
 def advance(stage: Stage, now_ms: int) -> Step:
     """Return what a stage needs now; applying a step and asking again at the same time needs nothing more."""
     if stage.status is StageStatus.FAILED:
@@ -219,11 +211,9 @@ def advance(stage: Stage, now_ms: int) -> Step:
         return Step(stage.status, withdraw=stage.count(Progress.OFFERED) > 0, revert=revert)
     if stage.status not in {StageStatus.IN_PROGRESS, StageStatus.STOPPING}:
         return Step(stage.status)
-    late = _Late()
-    for one in stage.in_flight:
-        if now_ms - one.since_ms >= stage.settings.device_timeout_ms:
-            (late.absent if one.progress is Progress.OFFERED else late.silent).append(one.device)
-    absent, silent = tuple(late.absent), tuple(late.silent)
+    late = [one for one in stage.in_flight if now_ms - one.since_ms >= stage.settings.device_timeout_ms]
+    absent = tuple(one.device for one in late if one.progress is Progress.OFFERED)
+    silent = tuple(one.device for one in late if one.progress is Progress.TAKEN)
     reason = _failure(stage, len(silent))
     if reason:
         revert = stage.settings.rolls_back
