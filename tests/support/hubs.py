@@ -67,6 +67,7 @@ class RunningHub:
         """Start one with its state in the folder; `options` are those of `Options`."""
         self.hub = Hub(Options(folder=folder, **options))
         self.database = self.hub.database
+        self.api = self.hub.api
         self.addresses = self.hub.start()
         self.endpoint = self.addresses.endpoint
 

@@ -99,6 +99,7 @@ class Hub:
             self._operators = OperatorKeys(self.database)
             self._sessions = DeviceSessions(self.database)
             self.operator_key = self._operators.first(now_ms())
+            self.api = Api(self.database, self.settings, self._key, now_ms)
             self._ending = ending.pop_all()
 
     def start(self) -> Addresses:
@@ -145,7 +146,6 @@ class Hub:
 
     def _listen(self, store: Store, ending: ExitStack) -> Mapping[str, int]:
         host, options, before = self.started.host, self._options, self.folder.ports()
-        api = Api(self.database, self.settings, self._key, now_ms)
         exchange = CredentialsEndpoint(self.database, store.tokens, _packages, now_ms)
         hosts = sorted({self.started.name or host, host, "localhost", LOOPBACK} - EVERYWHERE)
         tls = authority.credentials_tls(self.database, hosts, self.folder.path, datetime.now(UTC))
@@ -153,7 +153,7 @@ class Hub:
         credentials_port = _first(options.credentials_port, before.get(_CREDENTIALS))
         server = Server(
             [
-                Listener(_API, host, port, api),
+                Listener(_API, host, port, self.api),
                 Listener(_CREDENTIALS, host, credentials_port, exchange, tls, exchange.handshake_failed),
             ]
         )
