@@ -139,7 +139,7 @@ def test_what_fits_a_shape_passes_its_check(operation: str, data: st.DataObject)
     """The check refuses nothing that the model allows."""
     shape = PROTOCOL.shapes(operation)[0]
     value = data.draw(fitting(shape))
-    check_of(shape).read(json.loads(json.dumps(value)), "")
+    assert check_of(shape).read(json.loads(json.dumps(value)), "").keys() == value.keys()
 
 
 def test_every_pattern_of_the_model_is_understood() -> None:
