@@ -1,6 +1,6 @@
 """Jobs while workers and whole hubs are killed or paused at any moment: each is done once, and what it wrote is whole.
 
-The short form kills eight times; `make test-job-crash` kills a hundred times.
+The short form kills six times; `make test-job-crash` kills a hundred times.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tests.support import models
 from tests.support.jobs import JobProcess, JobShop
 from tests.support.seaweed import Seaweed
 
-KILLS = int(os.environ.get("LIGHTKEEPER_JOB_KILLS", "8"))
+KILLS = int(os.environ.get("LIGHTKEEPER_JOB_KILLS", "6"))
 SEED = int(os.environ.get("LIGHTKEEPER_JOB_SEED", str(random.SystemRandom().randrange(10**6))))
 LEASE_SECONDS = 2.0
 

@@ -184,26 +184,26 @@ def test_a_store_that_is_away_is_tried_again(shop: JobShop, uri: str, unique_nam
 
 
 def test_an_attempt_that_finds_its_artefact_has_nothing_left_to_do(
-    seaweed: Seaweed, tmp_path: Path, unique_name: str
+    shared: JobShop, seaweed: Seaweed, tmp_path: Path, unique_name: str
 ) -> None:
     """The one before it died after the put; not even the upload needs to be there any more."""
-    shop = JobShop(tmp_path, seaweed, lease_seconds=1.0)
-    shop.compile(unique_name, shop.upload(models.doubled()))
+    shop = JobShop(tmp_path, seaweed, lease_seconds=1.0, bucket=shared.bucket)
+    shop.compile(unique_name, shop.upload(models.doubled(), "again/model.onnx"))
     claim = shop.jobs.claim()
     assert claim is not None
     (tmp_path / "first").mkdir()
     workshop = Workshop(shop.jobs, shop.objects, shop.signer, Allowance())
     artifact = workshop.work(claim.job, tmp_path / "first", lambda: None)
-    shop.client.delete_object(Bucket=shop.bucket, Key="in/model.onnx")
+    shop.client.delete_object(Bucket=shop.bucket, Key="again/model.onnx")
     job = shop.run(Kind.COMPILATION, unique_name)
     assert (job.status, job.attempt, job.artifact) == (Status.COMPLETED, 2, artifact)
     shop.close()
 
 
-def test_a_running_job_is_stopped(seaweed: Seaweed, tmp_path: Path) -> None:
+def test_a_running_job_is_stopped(shared: JobShop, seaweed: Seaweed, tmp_path: Path) -> None:
     """Its worker is gone, and so are its files; nothing was written."""
-    shop = JobShop(tmp_path, seaweed, lease_seconds=3.0)
-    shop.compile("job", shop.upload(endless()))
+    shop = JobShop(tmp_path, seaweed, lease_seconds=3.0, bucket=shared.bucket)
+    shop.compile("job", shop.upload(endless(), "endless.onnx"))
     process = shop.process()
     try:
         wait_for(process.workers)
@@ -212,16 +212,16 @@ def test_a_running_job_is_stopped(seaweed: Seaweed, tmp_path: Path) -> None:
         assert shop.wait(Kind.COMPILATION, "job").status is Status.STOPPED
         assert not worker.is_running()
         wait_for(lambda: not list(shop.work_folder.iterdir()))
-        assert "Contents" not in shop.client.list_objects_v2(Bucket=shop.bucket, Prefix="out/")
+        assert "Contents" not in shop.client.list_objects_v2(Bucket=shop.bucket, Prefix="out/job/")
     finally:
         assert process.stop() == 0
         shop.close()
 
 
-def test_a_process_that_is_told_to_end_gives_its_job_back(seaweed: Seaweed, tmp_path: Path) -> None:
+def test_a_process_that_is_told_to_end_gives_its_job_back(shared: JobShop, seaweed: Seaweed, tmp_path: Path) -> None:
     """That was no attempt, and nobody waits for a lease to end."""
-    shop = JobShop(tmp_path, seaweed, lease_seconds=600.0)
-    shop.compile("job", shop.upload(endless()))
+    shop = JobShop(tmp_path, seaweed, lease_seconds=600.0, bucket=shared.bucket)
+    shop.compile("job", shop.upload(endless(), "endless.onnx"))
     process = shop.process()
     wait_for(process.workers)
     (worker,) = process.workers()
@@ -233,10 +233,10 @@ def test_a_process_that_is_told_to_end_gives_its_job_back(seaweed: Seaweed, tmp_
     assert claim.job.attempt == 1
 
 
-def test_a_worker_dies_with_its_hub(seaweed: Seaweed, tmp_path: Path) -> None:
+def test_a_worker_dies_with_its_hub(shared: JobShop, seaweed: Seaweed, tmp_path: Path) -> None:
     """A hub that is killed leaves no process behind."""
-    shop = JobShop(tmp_path, seaweed)
-    shop.compile("job", shop.upload(endless()))
+    shop = JobShop(tmp_path, seaweed, bucket=shared.bucket)
+    shop.compile("job", shop.upload(endless(), "endless.onnx"))
     process = shop.process()
     wait_for(process.workers)
     (worker,) = process.workers()

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -38,17 +38,20 @@ def now_ms() -> int:
 
 @dataclass
 class JobShop:
-    """A folder with a database and an authority, and a bucket of its own."""
+    """A folder with a database and an authority, and a bucket."""
 
     folder: Path
     seaweed: Seaweed
     lease_seconds: float = 30.0
-    bucket: str = field(default_factory=lambda: f"jobs-{secrets.token_hex(4)}")
+    bucket: str = ""
+    """One that is there; without a name one is made."""
 
     def __post_init__(self) -> None:
         """Make the bucket and the authority."""
         self.client = self.seaweed.client()
-        self.client.create_bucket(Bucket=self.bucket)
+        if not self.bucket:
+            self.bucket = f"jobs-{secrets.token_hex(4)}"
+            self.client.create_bucket(Bucket=self.bucket)
         self.url = f"sqlite:///{self.folder / 'hub.db'}"
         self.database = Database(self.url)
         self.jobs = Jobs(self.database, now_ms, self.lease_seconds)
