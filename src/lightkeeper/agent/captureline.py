@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -28,11 +29,13 @@ from lightkeeper.capture.sampling import Sampling
 from lightkeeper.capture.sink import Layout, Sink
 from lightkeeper.capture.spool import Batch, Keep, Receipt, Room, Spool, Waiting
 from lightkeeper.capture.undelivered import Undelivered
-from lightkeeper.capture.uploader import ObjectSink, Uploader
+from lightkeeper.capture.uploader import PART_BYTES, ObjectSink, Uploader
 from lightkeeper.config import Config, Provider
 from lightkeeper.config.values import WhenFull
 from lightkeeper.device import DeviceIdentity
 from lightkeeper.errors import AgentError
+from lightkeeper.providers.base import ObjectStore
+from lightkeeper.providers.base import Provider as Carrier
 
 UPKEEP_SECONDS = 1.0
 JOIN_SECONDS = 2.0
@@ -43,10 +46,14 @@ log = logging.getLogger(__name__)
 class CaptureLine:
     """Everything of capture, composed."""
 
-    def __init__(self, config: Config, state: Path) -> None:
-        """Open the spool in the state folder. Raises `SpoolBroken` or `SpoolDiskFull`."""
+    def __init__(self, config: Config, state: Path, provider: Carrier | None = None) -> None:
+        """Open the spool in the state folder. Raises `SpoolBroken` or `SpoolDiskFull`.
+
+        Captures for a cloud go through `provider`, or through boto3 where it is None.
+        """
         self._config = config
         self._state = state
+        self._provider = provider
         self._stopping = threading.Event()
         durability = Durability(config.capture_durability.interval_ms, config.capture_durability.in_memory)
         self._sync_seconds = durability.interval_ms / 1000
@@ -147,18 +154,23 @@ class CaptureLine:
         )
 
     def _uploader(self, notes: Notes) -> Uploader:
-        from lightkeeper.providers.aws import AwsStore
-
         config = self._config
         bucket = config.bucket or ""
-        store = AwsStore(bucket, region=config.region or None, endpoint=config.s3_endpoint)
+        if self._provider is None:
+            from lightkeeper.providers.aws import AwsStore
+
+            store: ObjectStore = AwsStore(bucket, region=config.region or None, endpoint=config.s3_endpoint)
+            part_bytes = PART_BYTES
+        else:
+            store = self._provider.store(bucket)
+            part_bytes = PART_BYTES if self._provider.takes_parts else sys.maxsize
         pace = Pace(
             bytes_per_second=config.upload_bytes_per_second,
             bytes_per_day=config.upload_bytes_per_day,
             notes=notes,
             stopping=self._stopping,
         )
-        return Uploader(store, place=f"s3://{bucket}", pace=pace)
+        return Uploader(store, place=f"s3://{bucket}", pace=pace, part_bytes=part_bytes)
 
     def _destination_fault(self) -> str | None:
         """Return why captures could never be delivered as configured, or None."""
@@ -206,8 +218,6 @@ class _Later:
 
 def _cloud_fault(config: Config) -> str | None:
     """Return why this build could never upload with this configuration, or None."""
-    if config.provider is Provider.CUSTOM:
-        return "this build has no Custom provider"
-    if find_spec("boto3") is None:
+    if config.provider is Provider.AWS and find_spec("boto3") is None:
         return "boto3 is not installed (the extra `aws`)"
     return None

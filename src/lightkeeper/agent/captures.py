@@ -13,6 +13,7 @@ from lightkeeper.capture.sampling import Sampling
 from lightkeeper.config import Config
 from lightkeeper.errors import AgentError, SpoolBroken, SpoolDiskFull, SpoolTooNew
 from lightkeeper.model import PackageIdentity
+from lightkeeper.providers.base import Provider
 
 REOPEN_SECONDS = 10.0
 
@@ -26,10 +27,16 @@ class Captures:
     every `REOPEN_SECONDS`.
     """
 
-    def __init__(self, config: Config, state: Path, *, fault: AgentError | None = None) -> None:
-        """Take the configuration and the state folder; with a `fault`, captures are refused and nothing starts."""
+    def __init__(
+        self, config: Config, state: Path, *, fault: AgentError | None = None, provider: Provider | None = None
+    ) -> None:
+        """Take the configuration and the state folder; with a `fault`, captures are refused and nothing starts.
+
+        `provider` carries captures away where it is not boto3 that does.
+        """
         self._config = config
         self._state = state
+        self._provider = provider
         self._stopping = threading.Event()
         self._fault = fault
         self._line: CaptureLine | None = None
@@ -78,7 +85,7 @@ class Captures:
 
     def _open(self) -> None:
         try:
-            line = CaptureLine(self._config, self._state)
+            line = CaptureLine(self._config, self._state, self._provider)
         except (SpoolBroken, SpoolDiskFull, SpoolTooNew) as fault:
             if self._fault is None:
                 log.error("captures_unavailable", extra={"reason": fault.reason, "detail": fault.message})  # noqa: TRY400  # a refusal, no bug

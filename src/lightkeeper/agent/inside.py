@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lightkeeper.agent import modelling
+from lightkeeper.agent import modelling, providing
 from lightkeeper.agent.captures import Captures
 from lightkeeper.config import Config
 from lightkeeper.errors import StateDiskBroken
 from lightkeeper.models.lifecycle import Models
+from lightkeeper.providers.base import Provider
 from lightkeeper.providers.fleet import Fleet
 from lightkeeper.registry import Registry
 from lightkeeper.service import AgentService
@@ -45,18 +46,18 @@ class Inside:
 def compose(
     config: Config, stack: ExitStack, *, fleet: Fleet | None = None, first_poll_seconds: float = FIRST_POLL_SECONDS
 ) -> Inside:
-    """Take the state folder and start capture; the stack ends both. Raises a `ConfigurationError` about the folder.
+    """Take the state folder and start capture; the stack ends both. Raises a `ConfigurationError`.
 
     `fleet` gives deployments; it is asked for the first time within `first_poll_seconds` of the start.
     """
-    captures, state = _open_state(config, stack)
+    captures, state = _open_state(config, stack, providing.custom(config, stack))
     registry = Registry()
     models = modelling.models(config, registry, state)
     deployments = modelling.deploying(config, models, fleet, state, first_poll_seconds=first_poll_seconds)
     return Inside(AgentService(registry=registry, models=models, captures=captures), models, registry, deployments)
 
 
-def _open_state(config: Config, stack: ExitStack) -> tuple[Captures, Path]:
+def _open_state(config: Config, stack: ExitStack, provider: Provider | None) -> tuple[Captures, Path]:
     """Return the captures and the folder of the agent's state; on a broken disk both do without it."""
     path = config.state_path
     try:
@@ -64,7 +65,7 @@ def _open_state(config: Config, stack: ExitStack) -> tuple[Captures, Path]:
     except StateDiskBroken as fault:
         log.error("state_disk_broken", extra={"detail": fault.message, "next_step": fault.next_step})  # noqa: TRY400  # a refusal, no bug
         return Captures(config, path, fault=fault), Path(stack.enter_context(memory_folder()))
-    captures = Captures(config, path)
+    captures = Captures(config, path, provider=provider)
     stack.callback(captures.stop)
     captures.start()
     return captures, path

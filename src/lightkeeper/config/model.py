@@ -40,6 +40,7 @@ Name = Annotated[str, PlainValidator(values.NAME)]
 Text = Annotated[str, PlainValidator(values.TEXT)]
 Folder = Annotated[Path, PlainValidator(values.FOLDER)]
 OptionalFile = Annotated[Path | None, PlainValidator(optional(values.FILE))]
+OptionalKeyFile = Annotated[Path | None, PlainValidator(optional(values.KEY_FILE))]
 OptionalText = Annotated[str | None, PlainValidator(optional(values.TEXT))]
 Flag = Annotated[bool, PlainValidator(values.FLAG)]
 Positive = Annotated[int, PlainValidator(whole_number(1, INT32_MAX))]
@@ -123,7 +124,7 @@ class Config(BaseModel):
     aws_cert_file: OptionalFile = key(
         "sagemaker_edge_provider_aws_cert_file", "the device's client certificate", default=None, shown=WITH_AWS
     )
-    aws_private_key_file: OptionalFile = key(
+    aws_private_key_file: OptionalKeyFile = key(
         "sagemaker_edge_provider_aws_cert_pk_file", "the client certificate's private key", default=None, shown=WITH_AWS
     )
     aws_credential_endpoint: Annotated[str | None, PlainValidator(optional(values.CREDENTIAL_ENDPOINT))] = key(
