@@ -31,8 +31,14 @@ LONG_MODULES = {
 
 HOMES = {
     "aiohttp": ("hub/server.py",),
-    "boto3": ("providers/aws.py", "hub/clients.py"),
-    "botocore": ("providers/aws.py", "hub/clients.py", "hub/protocol.py"),
+    "boto3": ("providers/aws.py", "providers/session.py", "hub/clients.py"),
+    "botocore": (
+        "providers/aws.py",
+        "providers/awsfleet.py",
+        "providers/session.py",
+        "hub/clients.py",
+        "hub/protocol.py",
+    ),
     "ctypes": ("providers/custom.py", "providers/customlibrary.py", "resources.py", "hub/leash.py", "hub/worker.py"),
     "grpc": ("transport/grpc_server.py", "client.py"),
     "lightkeeper_wire": ("transport/native_server.py",),

@@ -23,7 +23,7 @@ def test_what_lies_on_the_disk_is_uploaded_once_and_stays_there(
 ) -> None:
     """Lines and payload files, over a restart; the ledger then says uploaded."""
     pb, pb_grpc = stubs
-    disk, bucket = DiskStore(tmp_path / "captures"), S3Store(seaweed)
+    disk, bucket = DiskStore(tmp_path / "captures"), S3Store(seaweed, tmp_path / "hub")
     settings = {
         **bucket.settings,
         **disk.settings,

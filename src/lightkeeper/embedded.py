@@ -54,8 +54,7 @@ class Handle:
         with ExitStack() as stack:
             inside = compose(settings, stack)
             stack.callback(inside.close_models)
-            inside.models.start()
-            stack.callback(inside.models.stop)
+            inside.start(stack)
             self._ends = stack.pop_all()
         self.service: AgentService = inside.service
         log.info("agent_started", extra={"address": "none: inside another program", "device": settings.device_name})

@@ -587,6 +587,13 @@ class DestinationDenied(DeliveryFailed):
     next_step = "check the device's credentials, and that they may put objects into the bucket"
 
 
+class CertificateFilesUnusable(DeliveryFailed):
+    """The device's certificate, its key or the authority's certificate cannot be read, or do not belong together."""
+
+    reason = "CERTIFICATE_FILES_UNUSABLE"
+    next_step = "check the files that sagemaker_edge_provider_aws_ca_cert_file, …_cert_file and …_cert_pk_file name"
+
+
 class DestinationMissing(DeliveryFailed):
     """The bucket, the folder or the mounted disk is not there."""
 

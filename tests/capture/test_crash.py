@@ -77,7 +77,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
     """Where captures go: a folder, or a bucket of a real S3."""
     if request.param == "disk":
         return DiskStore(tmp_path / "captures")
-    return S3Store(request.getfixturevalue("seaweed"))
+    return S3Store(request.getfixturevalue("seaweed"), tmp_path / "hub")
 
 
 @pytest.mark.timeout(60 + 12 * CRASHES)

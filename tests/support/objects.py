@@ -8,7 +8,12 @@ from pathlib import Path
 from typing import Protocol
 from urllib.parse import unquote, urlsplit
 
-from tests.support.seaweed import ENVIRONMENT, REGION, Seaweed
+from lightkeeper.hub.database import Database
+from tests.support.certified import Certified
+from tests.support.seaweed import REGION, Seaweed
+
+DEVICE, FLEET = "test-device", "test-fleet"
+"""Which device the tests' agents are."""
 
 
 class ObjectStore(Protocol):
@@ -51,22 +56,32 @@ class DiskStore:
 
 
 class S3Store:
-    """Captures in a bucket of its own of a real S3, read with boto3 as a consumer would."""
+    """Captures in a bucket of its own of a real S3, read with boto3 as a consumer would.
 
-    def __init__(self, seaweed: Seaweed) -> None:
+    The agent gets to it as in the field: its certificate is exchanged for credentials at a real endpoint.
+    """
+
+    environment: Mapping[str, str] = {}
+
+    def __init__(self, seaweed: Seaweed, folder: Path) -> None:
         self._client = seaweed.client()
         self._bucket = f"captures-{secrets.token_hex(4)}"
         self._client.create_bucket(Bucket=self._bucket)
-        self.environment: Mapping[str, str] = ENVIRONMENT
+        folder.mkdir()
+        database = Database(f"sqlite:///{folder / 'hub.sqlite'}")
+        self._endpoint = Certified(folder, database, seaweed.tokens())
+        self._endpoint.add_fleet(FLEET, place=f"s3://{self._bucket}")
+        self._endpoint.add_device(DEVICE, fleet=FLEET)
+        held = self._endpoint.certify(DEVICE, fleet=FLEET)
         self.settings: Mapping[str, object] = {
             "sagemaker_edge_provider_provider": "Aws",
             "sagemaker_edge_core_region": REGION,
             "sagemaker_edge_core_capture_data_destination": "Cloud",
             "sagemaker_edge_provider_s3_bucket_name": self._bucket,
-            "sagemaker_edge_provider_aws_ca_cert_file": "/not/used/ca.pem",
-            "sagemaker_edge_provider_aws_cert_file": "/not/used/device.pem",
-            "sagemaker_edge_provider_aws_cert_pk_file": "/not/used/device.key",
-            "sagemaker_edge_provider_aws_iot_cred_endpoint": "credentials.invalid",
+            "sagemaker_edge_provider_aws_ca_cert_file": str(self._endpoint.ca),
+            "sagemaker_edge_provider_aws_cert_file": str(held.path),
+            "sagemaker_edge_provider_aws_cert_pk_file": str(held.path),
+            "sagemaker_edge_provider_aws_iot_cred_endpoint": f"https://localhost:{self._endpoint.port}",
             "lightkeeper_s3_endpoint": seaweed.endpoint,
         }
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
+from lightkeeper.agent import cloud
 from lightkeeper.capture.delivery import Delivery
 from lightkeeper.capture.disk import DiskSink
 from lightkeeper.capture.files import RealFiles
@@ -32,10 +33,8 @@ from lightkeeper.capture.undelivered import Undelivered
 from lightkeeper.capture.uploader import PART_BYTES, ObjectSink, Uploader
 from lightkeeper.config import Config, Provider
 from lightkeeper.config.values import WhenFull
-from lightkeeper.device import DeviceIdentity
 from lightkeeper.errors import AgentError
-from lightkeeper.providers.base import ObjectStore
-from lightkeeper.providers.base import Provider as Carrier
+from lightkeeper.providers.base import Provider as CloudProvider
 
 UPKEEP_SECONDS = 1.0
 JOIN_SECONDS = 2.0
@@ -46,11 +45,8 @@ log = logging.getLogger(__name__)
 class CaptureLine:
     """Everything of capture, composed."""
 
-    def __init__(self, config: Config, state: Path, provider: Carrier | None = None) -> None:
-        """Open the spool in the state folder. Raises `SpoolBroken` or `SpoolDiskFull`.
-
-        Captures for a cloud go through `provider`, or through boto3 where it is None.
-        """
+    def __init__(self, config: Config, state: Path, provider: CloudProvider) -> None:
+        """Open the spool in the state folder. Raises `SpoolBroken` or `SpoolDiskFull`."""
         self._config = config
         self._state = state
         self._provider = provider
@@ -59,7 +55,7 @@ class CaptureLine:
         self._sync_seconds = durability.interval_ms / 1000
         files = RealFiles(synced=not durability.in_memory)
         layout = Layout(
-            device=DeviceIdentity(config.device_name, config.device_fleet_name, config.thing_name, config.region),
+            device=cloud.identity(config),
             folder_prefix=config.folder_prefix,
         )
         self.spool = Spool(
@@ -156,14 +152,8 @@ class CaptureLine:
     def _uploader(self, notes: Notes) -> Uploader:
         config = self._config
         bucket = config.bucket or ""
-        if self._provider is None:
-            from lightkeeper.providers.aws import AwsStore
-
-            store: ObjectStore = AwsStore(bucket, region=config.region or None, endpoint=config.s3_endpoint)
-            part_bytes = PART_BYTES
-        else:
-            store = self._provider.store(bucket)
-            part_bytes = PART_BYTES if self._provider.takes_parts else sys.maxsize
+        store = self._provider.store(bucket)
+        part_bytes = PART_BYTES if self._provider.takes_parts else sys.maxsize
         pace = Pace(
             bytes_per_second=config.upload_bytes_per_second,
             bytes_per_day=config.upload_bytes_per_day,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from pathlib import Path
 
 from lightkeeper.agent.captureline import CaptureLine
@@ -27,16 +28,12 @@ class Captures:
     every `REOPEN_SECONDS`.
     """
 
-    def __init__(
-        self, config: Config, state: Path, *, fault: AgentError | None = None, provider: Provider | None = None
-    ) -> None:
-        """Take the configuration and the state folder; with a `fault`, captures are refused and nothing starts.
-
-        `provider` carries captures away where it is not boto3 that does.
-        """
+    def __init__(self, config: Config, state: Path, provider: Provider, *, fault: AgentError | None = None) -> None:
+        """Take the configuration and the state folder; with a `fault`, captures are refused and nothing starts."""
         self._config = config
         self._state = state
         self._provider = provider
+        self._latest: dict[str, float] = {}
         self._stopping = threading.Event()
         self._fault = fault
         self._line: CaptureLine | None = None
@@ -65,6 +62,11 @@ class Captures:
     def record(self, request: CaptureRequest, package: PackageIdentity) -> None:
         """Keep a capture (see `Recorder.record`)."""
         self._open_line().recorder.record(request, package)
+        self._latest[request.model] = time.time()
+
+    def latest_sample(self, model: str) -> float | None:
+        """Return when an application last had an inference of a model kept, in seconds since 1970."""
+        return self._latest.get(model)
 
     def state_of(self, capture_id: str) -> State | None:
         """Return where a capture stands, or None for an id that the ledger does not know."""

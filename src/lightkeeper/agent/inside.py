@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lightkeeper.agent import modelling, providing
+from lightkeeper.agent import cloud, modelling
 from lightkeeper.agent.captures import Captures
 from lightkeeper.config import Config
 from lightkeeper.errors import StateDiskBroken
+from lightkeeper.heartbeat import Heartbeats
 from lightkeeper.models.lifecycle import Models
 from lightkeeper.providers.base import Provider
 from lightkeeper.providers.fleet import Fleet
@@ -30,12 +31,23 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Inside:
-    """What answers calls, and what must be started once calls are let in: `models`, then `deployments` if there are."""
+    """What answers calls, and what is started once calls are let in."""
 
     service: AgentService
     models: Models
     registry: Registry
     deployments: Deployments | None
+    heartbeats: Heartbeats
+
+    def start(self, stack: ExitStack) -> None:
+        """Start what works beside the calls; the stack ends it."""
+        self.models.start()
+        stack.callback(self.models.stop)
+        if self.deployments is not None:
+            self.deployments.start()
+            stack.callback(self.deployments.stop)
+        self.heartbeats.start()
+        stack.callback(self.heartbeats.stop)
 
     def close_models(self) -> None:
         """Wait for the calls that use each model, and give its memory back; another start loads them again."""
@@ -50,22 +62,35 @@ def compose(
 
     `fleet` gives deployments; it is asked for the first time within `first_poll_seconds` of the start.
     """
-    captures, state = _open_state(config, stack, providing.custom(config, stack))
+    provider = cloud.provider(config)
+    stack.callback(provider.close)
+    captures, state = _open_state(config, stack, provider)
     registry = Registry()
     models = modelling.models(config, registry, state)
-    deployments = modelling.deploying(config, models, fleet, state, first_poll_seconds=first_poll_seconds)
-    return Inside(AgentService(registry=registry, models=models, captures=captures), models, registry, deployments)
+    deployments = modelling.deploying(
+        config, models, fleet or provider.fleet(), state, first_poll_seconds=first_poll_seconds
+    )
+    starts = cloud.Starts(state / "starts.json")
+    stack.callback(starts.ended)
+    heartbeats = Heartbeats(
+        provider,
+        cloud.Report(models, captures, deployments, starts),
+        interval_seconds=config.heartbeat_seconds,
+        acknowledge=deployments.acknowledge if deployments is not None else None,
+    )
+    service = AgentService(registry=registry, models=models, captures=captures)
+    return Inside(service, models, registry, deployments, heartbeats)
 
 
-def _open_state(config: Config, stack: ExitStack, provider: Provider | None) -> tuple[Captures, Path]:
+def _open_state(config: Config, stack: ExitStack, provider: Provider) -> tuple[Captures, Path]:
     """Return the captures and the folder of the agent's state; on a broken disk both do without it."""
     path = config.state_path
     try:
         stack.callback(StateFolder(path).close)
     except StateDiskBroken as fault:
         log.error("state_disk_broken", extra={"detail": fault.message, "next_step": fault.next_step})  # noqa: TRY400  # a refusal, no bug
-        return Captures(config, path, fault=fault), Path(stack.enter_context(memory_folder()))
-    captures = Captures(config, path, provider=provider)
+        return Captures(config, path, provider, fault=fault), Path(stack.enter_context(memory_folder()))
+    captures = Captures(config, path, provider)
     stack.callback(captures.stop)
     captures.start()
     return captures, path

@@ -97,11 +97,7 @@ class Agent:
             server.start(f"unix:{bind_address}")
             stack.callback(server.stop, 0)
             socket.publish()
-            inside.models.start()
-            stack.callback(inside.models.stop)
-            if inside.deployments is not None:
-                inside.deployments.start()
-                stack.callback(inside.deployments.stop)
+            inside.start(stack)
             self._report_start(socket.path, transport, time.monotonic() - started)
             self._stopping.wait()
             log.info("agent_stopping", extra={"grace_seconds": self._config.grace_seconds})

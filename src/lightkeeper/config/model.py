@@ -141,6 +141,10 @@ class Config(BaseModel):
         shown="the region's",
     )
 
+    heartbeat_seconds: Annotated[int, PlainValidator(whole_number(1, 86400))] = key(
+        "lightkeeper_heartbeat_seconds", "seconds between reports to the fleet", default=300
+    )
+
     # captured data
     capture_destination: Annotated[Destination, PlainValidator(values.word_of(Destination))] = key(
         "sagemaker_edge_core_capture_data_destination", "where captures go", default=Destination.DISK

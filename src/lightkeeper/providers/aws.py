@@ -8,7 +8,7 @@ then shows the object with its size and SHA-256, so that nothing between device 
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -91,7 +91,7 @@ class Credentials:
 class AwsStore:
     """One bucket. Credentials not given come from boto3's usual chain: environment, files, role of the machine."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # where the bucket is, and whose credentials are used
         self,
         bucket: str,
         *,
@@ -99,8 +99,12 @@ class AwsStore:
         endpoint: str | None = None,
         attempts: int = 1,
         credentials: Credentials | None = None,
+        session: Callable[[], Any] | None = None,
+        denied: Callable[[], object] = lambda: None,
     ) -> None:
         """Take the bucket and where it is. With an `endpoint`, buckets are paths of it. Raises `ExtraMissing`.
+
+        `session` gives the boto3 session whose credentials are used; `denied` is called when they are refused.
 
         More than one attempt is for those who read and have no back-off of their own.
         """
@@ -111,12 +115,12 @@ class AwsStore:
             raise ExtraMissing("captures go to S3 with boto3, which is not installed", extra="aws") from error
         self._bucket = bucket
         given = {} if credentials is None else {f"aws_{name}": value for name, value in asdict(credentials).items()}
-        self._session = boto3.session.Session(region_name=region, **given)
+        own = boto3.session.Session(region_name=region, **given) if session is None else None
+        self._session: Callable[[], Any] = session or (lambda: own)
+        self._denied = denied
         self._config = Config(
             signature_version="s3v4",
-            connect_timeout=CONNECT_TIMEOUT_SECONDS,
-            read_timeout=READ_TIMEOUT_SECONDS,
-            retries={"total_max_attempts": attempts},
+            **timeouts(attempts),
             s3={"addressing_style": "path"} if endpoint else {},
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
@@ -209,9 +213,9 @@ class AwsStore:
         with self._translated(key), answer["Body"] as body:
             return bytes(body.read())
 
-    def stream(self, key: str) -> Download | None:
-        """Begin to read an object, or return None where there is no such object. Raises a `DeliveryFailed`."""
-        answer = self._get(key)
+    def stream(self, key: str, offset: int = 0) -> Download | None:
+        """Begin to read an object from an offset on; None where there is no such object. Raises a `DeliveryFailed`."""
+        answer = self._get(key, **({"Range": f"bytes={offset}-"} if offset else {}))
         if answer is None:
             return None
         return Download(int(answer["ContentLength"]), self._pieces(key, answer["Body"]))
@@ -220,12 +224,12 @@ class AwsStore:
         with self._translated(key), closing(body):
             yield from body.iter_chunks(PIECE_BYTES)
 
-    def _get(self, key: str) -> Any:
+    def _get(self, key: str, **arguments: str) -> Any:
         from botocore.exceptions import ClientError
 
         with self._translated(key):
             try:
-                return self._client.get_object(Bucket=self._bucket, Key=key)
+                return self._client.get_object(Bucket=self._bucket, Key=key, **arguments)
             except ClientError as error:
                 if error.response.get("Error", {}).get("Code") == "NoSuchKey":
                     return None
@@ -241,7 +245,7 @@ class AwsStore:
     def _client(self) -> Any:
         """The client; a new one after each fault, since boto3 looks for missing credentials only when it makes one."""
         if self._made is None:
-            self._made = self._session.client("s3", endpoint_url=self._endpoint, config=self._config)
+            self._made = self._session().client("s3", endpoint_url=self._endpoint, config=self._config)
             self._made.meta.events.register("before-send.s3", _start_sending)
         return self._made
 
@@ -295,14 +299,32 @@ class AwsStore:
             ) from error
 
     def _refusal(self, error: Any, key: str) -> DeliveryFailed:
-        status, code = _status(error), str(error.response.get("Error", {}).get("Code", ""))
-        kind = FAULTS.get(code) or STATUSES.get(status)
-        if kind is None:
-            kind = DestinationBusy if status >= 500 else DestinationRefusing  # noqa: PLR2004  # the service's own fault
+        kind, status, code = service_refusal(error)
+        if issubclass(kind, DestinationDenied):
+            self._denied()
+            self.close()
         said = error.response.get("Error", {}).get("Message", "")
         return kind(
             f"the store answered {status} {code}: {said}", bucket=self._bucket, key=key, status=status, code=code
         )
+
+
+def timeouts(attempts: int = 1) -> dict[str, Any]:
+    """Return how long a client of boto3 waits, and how often it asks: what comes of a failure is decided elsewhere."""
+    return {
+        "connect_timeout": CONNECT_TIMEOUT_SECONDS,
+        "read_timeout": READ_TIMEOUT_SECONDS,
+        "retries": {"total_max_attempts": attempts},
+    }
+
+
+def service_refusal(error: Any) -> tuple[type[DeliveryFailed], int, str]:
+    """Return what a `ClientError` means, with its status and code."""
+    status, code = _status(error), str(error.response.get("Error", {}).get("Code", ""))
+    kind = FAULTS.get(code) or STATUSES.get(status)
+    if kind is None:
+        kind = DestinationBusy if status >= 500 else DestinationRefusing  # noqa: PLR2004  # the service's own fault
+    return kind, status, code
 
 
 def _start_sending(request: Any, **_: object) -> None:
