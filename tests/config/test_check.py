@@ -71,6 +71,7 @@ EVERY_KEY = {
     "sagemaker_edge_dlr_backend_options": "-x 1",
     "sagemaker_edge_telemetry_libsystemd_path": "/opt/libsystemd.so",
     "lightkeeper_restore_models": False,
+    "lightkeeper_heartbeat_seconds": 60,
     "lightkeeper_deployments": False,
     "lightkeeper_swap_inputs": 4,
     "lightkeeper_swap_latency_ratio": 1.5,

@@ -196,7 +196,9 @@ def test_a_model_is_rolled_out_and_a_bad_version_goes_back_by_itself(
 ) -> None:
     """Two agents fetch, verify and run what a plan names; a version that does not fit leaves them with the old."""
     bucket, names = unique(), [unique(), unique()]
-    hub.client("s3", endpoint_url=hub.addresses.s3_endpoint).create_bucket(Bucket=bucket)
+    store = hub.client("s3", endpoint_url=hub.addresses.s3_endpoint)
+    for each in (bucket, "bucket"):  # that of the packages, and that of the fleet's captures
+        store.create_bucket(Bucket=each)
     good = package(hub, bucket, "1.0", columns=4)
     bad = package(hub, bucket, "2.0", columns=5)
     devices = [add_device(name) for name in names]

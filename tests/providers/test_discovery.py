@@ -72,7 +72,7 @@ def test_provider_none_writes_heartbeats_to_the_log_and_reaches_no_bucket(caplog
     """Everything stays on the device."""
     provider: Provider = NoProvider(OPTIONS)
     model = ModelReport("reader", "2.0", None, None, (Metric("Inferences", 5.0, 0.0),))
-    with caplog.at_level(logging.DEBUG):
+    with caplog.at_level(logging.DEBUG, logger="lightkeeper"):
         provider.send_heartbeat(Heartbeat("1.0", (Metric("Starts", 1.0, 0.0),), (model,)))
     assert caplog.records[-1].__dict__["models"] == {"reader 2.0": {"Inferences": 5.0}}
     with pytest.raises(CloudAbsent):

@@ -86,7 +86,7 @@ class Rollouts:
                     name=job,
                     identity=job,
                     status=status,
-                    request={"ModelName": model, "ModelVersion": version},
+                    request={"CompilationJobName": model, "ModelName": model, "ModelVersion": version},
                     result=asdict(Artifact(f"s3://fleet/{job}.tar.gz", 1, "0" * 64, "0" * 40, "0" * 64, {})),
                     reason="",
                     created_ms=self.now_ms,
