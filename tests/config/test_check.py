@@ -128,6 +128,7 @@ def test_every_key_is_read_into_its_field() -> None:
     assert dict(accepted(EVERY_KEY)) == {
         "device_name": "turbine-7",
         "device_fleet_name": "north-sea",
+        "heartbeat_seconds": 60,
         "thing_name": "thing:7",
         "root_certs_path": Path("/etc/lightkeeper/certs"),
         "state_path": Path("/data/state"),

@@ -106,8 +106,8 @@ def test_an_agent_reports_and_is_cut_off(
     name, other = unique(), unique()
     device = add_device(name)
     sagemaker = hub.client("sagemaker")
-    described = lambda: sagemaker.describe_device(DeviceName=name, DeviceFleetName=fleet)  # noqa: E731
-    eventually(lambda: described().get("AgentVersion"), device)
+    words = {"DeviceName": name, "DeviceFleetName": fleet}
+    eventually(lambda: sagemaker.describe_device(**words).get("AgentVersion"), device)
     eventually(lambda: device.events("device_registered"), device)
 
     code, _, said = run(hub, "device", "add", other, "--fleet", fleet, "--output", other, folder=device.folder)

@@ -15,55 +15,14 @@ from typing import Any
 
 from lightkeeper.errors import (
     AgentError,
-    ClockWrong,
     DeliveryFailed,
-    DestinationBusy,
     DestinationDenied,
-    DestinationMissing,
     DestinationRefusing,
     DestinationUnreachable,
     ExtraMissing,
-    ObjectRefused,
 )
+from lightkeeper.providers.awsanswers import service_refusal, status_of, timeouts
 from lightkeeper.providers.base import Body, StoredObject
-
-CONNECT_TIMEOUT_SECONDS = 10
-READ_TIMEOUT_SECONDS = 30
-
-FAULTS: Mapping[str, type[DeliveryFailed]] = {
-    "RequestTimeTooSkewed": ClockWrong,
-    "RequestExpired": ClockWrong,
-    "NoSuchBucket": DestinationMissing,
-    "BadDigest": DestinationBusy,
-    "IncompleteBody": DestinationBusy,
-    "InternalError": DestinationBusy,
-    "RequestTimeout": DestinationBusy,
-    "RequestTimeoutException": DestinationBusy,
-    "ServiceUnavailable": DestinationBusy,
-    "SlowDown": DestinationBusy,
-    "Throttling": DestinationBusy,
-    "ThrottlingException": DestinationBusy,
-    "TooManyRequestsException": DestinationBusy,
-    "AccessDenied": DestinationDenied,
-    "ExpiredToken": DestinationDenied,
-    "InvalidAccessKeyId": DestinationDenied,
-    "InvalidToken": DestinationDenied,
-    "SignatureDoesNotMatch": DestinationDenied,
-    "TokenRefreshRequired": DestinationDenied,
-    "EntityTooLarge": ObjectRefused,
-    "KeyTooLongError": ObjectRefused,
-    "MetadataTooLarge": ObjectRefused,
-}
-"""What S3's error codes mean; the status decides where the code says nothing."""
-
-STATUSES: Mapping[int, type[DeliveryFailed]] = {
-    401: DestinationDenied,
-    403: DestinationDenied,
-    407: DestinationUnreachable,
-    408: DestinationBusy,
-    413: ObjectRefused,
-    429: DestinationBusy,
-}
 
 GONE = "NoSuchUpload"
 
@@ -154,7 +113,7 @@ class AwsStore:
             try:
                 answer = self._client.head_object(Bucket=self._bucket, Key=key)
             except ClientError as error:
-                if _status(error) in {403, 404}:  # 403: not found, for one who may not list the bucket
+                if status_of(error) in {403, 404}:  # 403: not found, for one who may not list the bucket
                     return None
                 raise
         return StoredObject(int(answer["ContentLength"]), _etag(answer), answer.get("Metadata", {}))
@@ -309,33 +268,11 @@ class AwsStore:
         )
 
 
-def timeouts(attempts: int = 1) -> dict[str, Any]:
-    """Return how long a client of boto3 waits, and how often it asks: what comes of a failure is decided elsewhere."""
-    return {
-        "connect_timeout": CONNECT_TIMEOUT_SECONDS,
-        "read_timeout": READ_TIMEOUT_SECONDS,
-        "retries": {"total_max_attempts": attempts},
-    }
-
-
-def service_refusal(error: Any) -> tuple[type[DeliveryFailed], int, str]:
-    """Return what a `ClientError` means, with its status and code."""
-    status, code = _status(error), str(error.response.get("Error", {}).get("Code", ""))
-    kind = FAULTS.get(code) or STATUSES.get(status)
-    if kind is None:
-        kind = DestinationBusy if status >= 500 else DestinationRefusing  # noqa: PLR2004  # the service's own fault
-    return kind, status, code
-
-
 def _start_sending(request: Any, **_: object) -> None:
     """Tell a body that the network comes next; called by botocore when the request is signed."""
     start = getattr(request.body, "start_sending", None)
     if start is not None:
         start()
-
-
-def _status(error: Any) -> int:
-    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
 
 
 def _etag(answer: Any) -> str:

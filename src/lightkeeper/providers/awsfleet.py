@@ -14,7 +14,8 @@ from typing import Any
 
 from lightkeeper.device import DeviceIdentity
 from lightkeeper.errors import AgentError, DestinationRefusing, DestinationUnreachable, PackageNotFound
-from lightkeeper.providers.aws import AwsStore, service_refusal, timeouts
+from lightkeeper.providers.aws import AwsStore
+from lightkeeper.providers.awsanswers import service_refusal, timeouts
 from lightkeeper.providers.fleet import Definition, Deployment, DeploymentResult, DesiredState, FailurePolicy
 from lightkeeper.providers.report import Heartbeat, Metric, ModelReport, Registration
 from lightkeeper.providers.session import DeviceSession
