@@ -43,6 +43,7 @@ $(STAMP): $(INSTALLED) $(WIRE_FILES)
 	@touch $@
 
 wheels: $(TOOLS) ## build the wheels of both distributions into dist/; the wire's for x86-64 and ARM, glibc 2.17 or later
+	@rm -f dist/lightkeeper*.whl
 	@for target in $(WHEEL_TARGETS); do \
 		if rustup target list --installed | grep -qx $$target || rustup target add $$target; then \
 			PATH=$(abspath $(BIN)):$$PATH $(WIRE_WHEEL) --zig --compatibility manylinux_2_17 --target $$target --out dist || exit 1; \
@@ -67,7 +68,7 @@ $(TOOLS): $(STAMP) requirements/release-tools.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/release-tools.txt
 	@touch $@
 
-release: $(TOOLS) ## build the archives for devices into dist/ (needs go; ARGS="--platform linux-x64 --authority DIR --region R")
+release: wheels  ## build the archives for devices into dist/ (needs go; ARGS="--platform linux-x64 --authority DIR --region R")
 	$(BIN)/python -m release $(ARGS)
 
 test-swap: $(STAMP) ## swap a model 100 times under 8 callers, over each server; no call may fail (a minute)
@@ -81,6 +82,9 @@ test-deployments: $(STAMP) ## kill an agent at every change of its files during 
 
 test-hub-crash: $(STAMP) ## kill hub processes 60 times during rollouts, on SQLite and on PostgreSQL
 	LIGHTKEEPER_HUB_CRASHES=60 $(BIN)/pytest tests/hub/test_rollout_crash.py
+
+test-release: wheels  ## build the archives and try them where there is no Python: chroot, C programs, ARM under qemu (root, 15 minutes)
+	LIGHTKEEPER_RELEASE=1 $(BIN)/pytest tests/release tests/embed -rP
 
 demo: $(STAMP)   ## read a scanned page through an agent with three signed models
 	@$(BIN)/python -m demo

@@ -13,6 +13,7 @@ from release.platforms import Platform
 
 ROOT = Path(__file__).resolve().parent.parent
 REQUIREMENTS = ROOT / "requirements" / "release.txt"
+WIRE_WHEELS = ROOT / "dist"
 
 LEFT_OUT = (
     "bin/*",
@@ -44,12 +45,14 @@ LEFT_OUT = (
     "numpy/_pyinstaller/*",
     "numpy/_core/*_tests*.so",  # numpy's tests of itself
     "numpy/_core/include/*",
+    "numpy/random/*",  # imported by those who ask for it, and the agent does not
     "onnxruntime/capi/libonnxruntime.so*",  # for C programs; Python's module has all of it in itself
     "onnxruntime/backend/*",
     "onnxruntime/datasets/*",
     "onnxruntime/quantization/*",
     "onnxruntime/tools/*",
     "onnxruntime/transformers/*",
+    "pydantic/v1/*",  # of models written for an older pydantic
     "pygments/*",  # colours for source code
     "pycparser/*",  # cffi's compiler of declarations: used when a package is built
 )
@@ -97,11 +100,10 @@ def install(platform: Platform, folder: Path, *, wheels: Path, metadata: Path) -
 
 
 def _own_wheels(platform: Platform, wheels: Path) -> Iterator[Path]:
-    """Build the project's wheel, and yield it and the native wire's, where there is one for the platform."""
+    """Build the project's wheel, and yield it and the native wire's, where `make wheels` could make one."""
     _pip("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(wheels), str(ROOT))
-    (own,) = wheels.glob("lightkeeper-*.whl")
-    yield own
-    yield from wheels.glob(f"lightkeeper_wire-*_{platform.machine}.whl")
+    yield from wheels.glob("lightkeeper-*.whl")
+    yield from WIRE_WHEELS.glob(f"lightkeeper_wire-*_{platform.machine}.whl")
 
 
 def _superfluous(folder: Path) -> Iterator[Path]:

@@ -1,0 +1,434 @@
+"""A built archive on a system that has nothing: no Python, no compiler, in the end nothing but a C library.
+
+`make test-release` builds the archives and runs these; they take minutes. The system is a folder with Debian's oldest
+release that can be had, entered by chroot; the ARM archive runs under qemu's emulation of one process.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform as this
+import re
+import shutil
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lightkeeper.cli import run
+from release import debian, symbols
+from release.build import Release, build, version_of_commit
+from release.platforms import GLIBC_FLOOR, PLATFORMS, Platform
+from tests.support import models
+
+HERE = Path(__file__).resolve().parent
+EMBED = HERE.parent / "embed"
+MOST_PACKED_BYTES = 60_000_000
+MOST_RESIDENT_BYTES = 100 * 1024 * 1024
+GLIBC = ("ld-linux", "libc.so", "libm.so", "libdl.so", "libpthread.so", "librt.so", "libutil.so")
+PICTURE = (48, 192)  # what the OCR model takes: height, width
+
+pytestmark = [
+    pytest.mark.skipif("LIGHTKEEPER_RELEASE" not in os.environ, reason="minutes long: make test-release"),
+    pytest.mark.timeout(1800),
+]
+
+
+@dataclass
+class System:
+    """A root folder with an archive, and how its programs are run."""
+
+    root: Path
+    before: tuple[str, ...]
+    archive: Path
+    started: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    def command(self, *words: str) -> list[str]:
+        """Return the command that runs these words inside."""
+        return [*self.before, *words]
+
+    def run(self, *words: str, code: int = 0) -> str:
+        """Run a command inside and return what it says."""
+        done = subprocess.run(
+            self.command(*words), capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=600, check=False
+        )
+        assert done.returncode == code, f"{words}\n{done.stdout}{done.stderr}"
+        return done.stdout + done.stderr
+
+    def start(self, *words: str) -> subprocess.Popen[bytes]:
+        """Start an agent inside."""
+        with (self.root / "agent.log").open("ab") as log:
+            process = subprocess.Popen(self.command(*words), stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+        self.started.append(process)
+        return process
+
+    def stop(self) -> None:
+        """End what was started."""
+        for process in self.started:
+            process.terminate()
+            process.wait(60)
+        self.started.clear()
+
+
+@pytest.fixture(scope="session")
+def release(tmp_path_factory: pytest.TempPathFactory, authority: Path) -> Release:
+    """What is released: this commit, signed by the tests' authority."""
+    return Release(*version_of_commit(), authority=authority, region="test-1")
+
+
+@pytest.fixture(scope="session")
+def built(release: Release, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The archive of this machine's platform."""
+    return build(release, _here(), tmp_path_factory.mktemp("dist"), print)
+
+
+@pytest.fixture(scope="session")
+def device(tmp_path_factory: pytest.TempPathFactory, authority: Path) -> Path:
+    """What a device is given beside the archive: packages, certificates, a picture, and the two configurations."""
+    import rapidocr
+
+    folder = tmp_path_factory.mktemp("device")
+    shutil.copytree(authority / "certs", folder / "certs")
+    source = Path(rapidocr.__file__).parent / "models" / "ch_ppocr_mobile_v2.0_cls_mobile.onnx"
+    (folder / "doubled.onnx").write_bytes(models.doubled())
+    for model, name in ((source, "orientation"), (folder / "doubled.onnx", "doubled")):
+        words = ["--name", name, "--version", "1.0", "--signer", str(authority), "--output", str(folder)]
+        assert run(["package", str(model), *words]) == 0
+    height, width = PICTURE
+    pixels = np.random.default_rng(7).integers(0, 255, height * width * 3, np.uint8)
+    size = (54 + pixels.size, 0, 0, 54, 40, width, height, 1, 24, 0, pixels.size, 0, 0, 0, 0)
+    (folder / "line.bmp").write_bytes(struct.pack("<2sIHHIIiiHHIIiiII", b"BM", *size) + pixels.tobytes())
+    return folder
+
+
+def _here() -> Platform:
+    return next(platform for platform in PLATFORMS.values() if platform.machine == this.machine())
+
+
+def _configuration(system: System, place: str, prefix: Path) -> str:
+    """Write a configuration inside, and return its path there."""
+    keys = {
+        "sagemaker_edge_core_device_name": "cam-1",
+        "sagemaker_edge_core_device_fleet_name": "yard",
+        "sagemaker_edge_core_root_certs_path": f"{place}/certs",
+        "sagemaker_edge_provider_provider": "None",
+        "sagemaker_edge_core_capture_data_disk_path": f"{place}/captures",
+        "sagemaker_edge_core_capture_data_batch_size": 1,
+        "sagemaker_edge_local_data_root_path": f"{place}/state",
+    }
+    (prefix / "agent.json").write_text(json.dumps(keys))
+    return f"{place}/agent.json"
+
+
+def _chroot(root: Path) -> tuple[str, ...]:
+    """Return what enters a root with a /proc of its own, in namespaces that end with the command."""
+    script = 'mount -t proc proc "$0/proc" && exec chroot "$0" "$@"'
+    return ("unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", script, str(root))
+
+
+@pytest.fixture
+def system(built: Path, device: Path, tmp_path: Path) -> Iterator[System]:
+    """A Debian without Python, with the archive unpacked and the device's files in it."""
+    base = debian.root_of(_here())
+    if base is None:
+        pytest.skip("needs root and debootstrap: apt-get install debootstrap")
+    root = tmp_path / "root"
+    subprocess.run(["cp", "-a", str(base), str(root)], check=True)
+    shutil.copytree(device, root / "device")
+    subprocess.run(["tar", "-xzf", str(built), "-C", str(root / "tmp")], check=True)
+    made = System(root, _chroot(root), Path("/tmp", built.stem))  # noqa: S108  # inside the root
+    yield made
+    made.stop()
+
+
+def _wait_for(path: Path, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + 120
+    while not path.exists():
+        assert process.poll() is None, log.read_text()
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.05)
+
+
+def _numbers(said: str) -> list[float]:
+    return [float(word) for word in said.strip().splitlines()[-1].split()]
+
+
+def _expected(device: Path) -> np.ndarray:
+    """Return what the model gives for the picture in this process, without Lightkeeper."""
+    import onnxruntime
+    import rapidocr
+
+    source = Path(rapidocr.__file__).parent / "models" / "ch_ppocr_mobile_v2.0_cls_mobile.onnx"
+    session = onnxruntime.InferenceSession(source)
+    pixels = np.frombuffer((device / "line.bmp").read_bytes(), np.uint8, offset=54).reshape(-1, 3)[:, ::-1]
+    height, width = PICTURE
+    array = pixels.astype(np.float32).reshape(1, 3, height, width)
+    outputs: list[np.ndarray] = session.run(None, {"x": array})
+    return outputs[0].ravel()
+
+
+def _demo(system: System, device: Path, client: str, name: str) -> None:
+    """Load, describe, predict by bytes and by shared memory, capture; the answers are those of the model alone."""
+    picture = (name, "/device/line.bmp", "x", "48", "192", "3")
+    env = ("env", "LIGHTKEEPER_ADDRESS=/device/agent.sock")
+    system.run(*env, client, "LoadModel", "/device/orientation-1.0.tar.gz", name)
+    assert "Input x FLOAT32 [-1, 3, -1, -1]" in system.run(*env, client, "DescribeModel", name)
+    for command in ("Predict", "PredictSHM", "PredictAndCapture", "PredictSHMAndCapture"):
+        said = system.run(*env, client, command, *picture)
+        assert np.allclose(_numbers(said), _expected(device), rtol=1e-3, atol=1e-5), command
+    assert "has been unloaded" in system.run(*env, client, "UnloadModel", name)
+
+
+def test_an_archive_is_installed_used_upgraded_and_removed(system: System, device: Path) -> None:
+    """On a Debian without Python, from the unpacked folder to nothing left of it, with the models' true answers."""
+    system.run("sh", "-c", "! command -v python3")
+    install = str(system.archive / "install.sh")
+    assert "installed" in system.run(install, "--prefix", "/opt/lightkeeper", "--config", "/device/agent.json", "--yes")
+    unit = (system.root / "etc/systemd/system/lightkeeper.service").read_text()
+    assert "ExecStart=/opt/lightkeeper/bin/sagemaker_edge_agent_binary" in unit
+    assert "lightkeeper:" in (system.root / "etc/passwd").read_text()
+
+    _configuration(system, "/device", system.root / "device")
+    agent = "/opt/lightkeeper/bin/sagemaker_edge_agent_binary"
+    process = system.start(agent, "-a", "/device/agent.sock", "-c", "/device/agent.json")
+    _wait_for(system.root / "device" / "agent.sock", process, system.root / "agent.log")
+    _demo(system, device, "/opt/lightkeeper/bin/sagemaker_edge_agent_client_example", "orientation")
+    deadline = time.monotonic() + 60
+    while len(list((system.root / "device/captures").rglob("*.jsonl"))) < 2:
+        assert time.monotonic() < deadline, (system.root / "agent.log").read_text()
+        time.sleep(0.1)
+    assert '"transport": "native"' in (system.root / "agent.log").read_text()
+    shown = system.run("/opt/lightkeeper/bin/lightkeeper", "captures", "show", "/device/captures")
+    assert "orientation" in shown
+    system.stop()
+
+    newer = system.root / "tmp" / "1.29991231.fffffff"
+    subprocess.run(["cp", "-a", str(system.root / system.archive.relative_to("/")), str(newer)], check=True)
+    (newer / "VERSION").write_text("1.29991231.fffffff\n")
+    system.run(f"/{newer.relative_to(system.root)}/install.sh", "--prefix", "/opt/lightkeeper", "--yes")
+    assert len(list((system.root / "opt/lightkeeper/releases").iterdir())) == 2
+    assert "AGENT_CONFIG_FILE_PATH=/device/agent.json" in (system.root / "opt/lightkeeper/agent.env").read_text()
+    system.run(agent, "--help")
+    assert "back to" in system.run(install, "--prefix", "/opt/lightkeeper", "--rollback")
+    system.run("/opt/lightkeeper/current/uninstall.sh", "--purge")
+    assert not (system.root / "opt/lightkeeper").exists()
+    assert not (system.root / "etc/systemd/system/lightkeeper.service").exists()
+
+
+def test_an_archive_runs_where_there_is_only_a_c_library(system: System, device: Path, tmp_path: Path) -> None:
+    """No shell, no C++ library, no locale, no temporary folder: the archive's own C++ library is taken."""
+    bare = tmp_path / "bare"
+    for folder in ("proc", "dev", "device"):
+        (bare / folder).mkdir(parents=True)
+    base = debian.root_of(_here())
+    assert base is not None
+    for place in (f"lib/{_here().library_folder}", "lib64", "lib"):
+        for name in GLIBC:
+            for library in (base / place).glob(f"{name}*"):
+                (bare / place).mkdir(parents=True, exist_ok=True)
+                shutil.copy(_inside(base, library), bare / place / library.name)
+    shutil.copytree(device, bare / "device", dirs_exist_ok=True)
+    shutil.copytree(system.root / system.archive.relative_to("/"), bare / "lightkeeper", symlinks=True)
+    bare_system = System(bare, _chroot(bare), Path("/lightkeeper"))
+    assert "lightkeeper" in bare_system.run("/lightkeeper/bin/lightkeeper", "--version")
+    configuration = _configuration(bare_system, "/device", bare / "device")
+    process = bare_system.start(
+        "/lightkeeper/bin/sagemaker_edge_agent_binary", "-a", "/device/agent.sock", "-c", configuration
+    )
+    try:
+        _wait_for(bare / "device" / "agent.sock", process, bare / "agent.log")
+        words = ("-a", "/device/agent.sock", "--name", "m", "--json")
+        said = bare_system.run("/lightkeeper/bin/lightkeeper", "models", "load", "/device/doubled-1.0.tar.gz", *words)
+        assert json.loads(said)["name"] == "m"
+    finally:
+        bare_system.stop()
+
+
+def _inside(root: Path, path: Path) -> Path:
+    """Return what a path below a root is, where an absolute link means the root's own."""
+    while path.is_symlink():
+        target = path.readlink()
+        path = root / target.relative_to("/") if target.is_absolute() else path.parent / target
+    return path
+
+
+def test_the_archive_keeps_its_promises(built: Path, system: System) -> None:
+    """Its size, its glibc as measured again from its symbols, its documents, its memory with a small model."""
+    root = system.root / system.archive.relative_to("/")
+    assert built.stat().st_size <= MOST_PACKED_BYTES
+    needs = symbols.of(root)
+    assert needs.glibc <= GLIBC_FLOOR
+    assert f"glibc {'.'.join(map(str, needs.glibc))}" in (root / "RELEASE_NOTES.md").read_text()
+    expected = ("bin", "lib/liblightkeeper.so", "include/lightkeeper.h", "docs/api/agent.proto", "docs/examples")
+    expected += ("install.sh", "uninstall.sh", "agent.env", "lightkeeper.service", "LICENSE", "THIRD_PARTY_NOTICES.txt")
+    assert all((root / name).exists() for name in (*expected, "sbom.cdx.json", "RELEASE_NOTES.md", "INSTALL.md"))
+
+    _configuration(system, "/device", system.root / "device")
+    agent = str(system.archive / "bin" / "sagemaker_edge_agent_binary")
+    process = system.start(agent, "-a", "/device/agent.sock", "-c", "/device/agent.json")
+    _wait_for(system.root / "device" / "agent.sock", process, system.root / "agent.log")
+    lightkeeper = str(system.archive / "bin" / "lightkeeper")
+    system.run(lightkeeper, "models", "load", "/device/doubled-1.0.tar.gz", "--name", "m", "-a", "/device/agent.sock")
+    pid = _child_of(process.pid, "sagemaker_edge")
+    status = Path(f"/proc/{pid}/status").read_text()
+    resident = int(re.findall(r"VmRSS:\s+(\d+) kB", status)[0]) * 1024
+    sys.stdout.write(f"resident with a small model: {resident / 1e6:.1f} MB\n")
+    assert resident <= MOST_RESIDENT_BYTES
+
+
+def _child_of(pid: int, name: str) -> int:
+    import psutil
+
+    return next(child.pid for child in psutil.Process(pid).children(recursive=True) if child.name().startswith(name))
+
+
+def test_the_same_commit_gives_the_same_archive(built: Path, release: Release, tmp_path: Path) -> None:
+    """Built again, byte for byte."""
+    again = build(release, _here(), tmp_path, print)
+    assert again.read_bytes() == built.read_bytes()
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """Programs in C, linked with the archive's library on this machine."""
+
+    folder: Path
+    library: Path
+
+    def run(self, name: str, *words: str, before: tuple[str, ...] = ()) -> str:
+        """Run one, without an environment, and return its output."""
+        done = subprocess.run(
+            [*before, str(self.folder / name), *words], capture_output=True, text=True, env={}, timeout=900, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+
+@pytest.fixture
+def compiled(system: System, tmp_path: Path) -> Compiled:
+    """`life` and `crowd`, compiled by gcc against the header, with the archive on this machine."""
+    root = system.root / system.archive.relative_to("/")
+    for name in ("life", "crowd"):
+        flags = ("-std=gnu11", "-O2", "-g", "-Wall", "-Wextra", "-Werror", f"-I{root / 'include'}")
+        link = (f"-L{root / 'lib'}", "-llightkeeper", "-lpthread", f"-Wl,-rpath,{root / 'lib'}")
+        command = ["gcc", *flags, str(EMBED / f"{name}.c"), "-o", str(tmp_path / name), *link]
+        subprocess.run(command, check=True)
+    return Compiled(tmp_path, root / "lib")
+
+
+def _plain_configuration(folder: Path, device: Path) -> Path:
+    folder.mkdir()
+    for name in ("certs",):
+        shutil.copytree(device / name, folder / name)
+    _configuration(System(folder, (), folder), str(folder), folder)
+    return folder / "agent.json"
+
+
+LIFE = """\
+second start: status 9 reason STATE_IN_USE
+load of nothing: status 5 reason PACKAGE_NOT_FOUND
+load again: status 6 reason MODEL_ALREADY_LOADED
+list without room: status 100 count 1
+models 1 first m
+described 1 x 5 [1,4] 1 y
+predicted y 2 4 6 8 in 16 bytes
+predict without room: status 100 needs 16
+predict of too few bytes: status 3 reason TENSOR_SIZE_MISMATCH
+predict of nothing: status 5 reason MODEL_NOT_FOUND
+predict of no UTF-8: status 3 reason ARGUMENT_INVALID
+capture again: status 6 reason CAPTURE_ID_TAKEN
+captured 1
+unknown capture 3
+unload again: status 5 reason MODEL_NOT_FOUND
+done
+"""
+
+
+def test_a_program_in_c_runs_an_agent(compiled: Compiled, device: Path, tmp_path: Path) -> None:
+    """Every function of the header, with every kind of refusal."""
+    configuration = _plain_configuration(tmp_path / "plain", device)
+    said = compiled.run("life", str(configuration), str(device / "doubled-1.0.tar.gz"))
+    assert said.split("\n", 1)[1] == LIFE
+
+
+def test_valgrind_finds_no_fault_in_the_library(compiled: Compiled, device: Path, tmp_path: Path) -> None:
+    """Neither a wrong access nor memory that it has lost; what Python does by itself does not count."""
+    if shutil.which("valgrind") is None:
+        pytest.skip("needs valgrind: apt-get install valgrind")
+    configuration = _plain_configuration(tmp_path / "plain", device)
+    log = tmp_path / "valgrind.log"
+    before = ("valgrind", "--error-limit=no", "--leak-check=full", f"--log-file={log}")
+    compiled.run("life", str(configuration), str(device / "doubled-1.0.tar.gz"), before=before)
+    blocks = re.split(r"\n==\d+== \n", log.read_text())
+    ours = [block for block in blocks if re.search(r"(?:at|by) 0x\w+: (?:lk_\w+|main) ", block)]
+    top = [block for block in ours if re.search(r"at 0x\w+: \w+ \((?:in \S*liblightkeeper|life\.c)", block)]
+    lost = [block for block in ours if "definitely lost" in block and re.search(r"by 0x\w+: lk_", block.split("\n")[2])]
+    assert top == []
+    assert lost == []
+
+
+def test_threads_of_c_share_an_agent_and_are_quicker_than_its_socket(
+    compiled: Compiled, system: System, device: Path, tmp_path: Path
+) -> None:
+    """Eight threads get their own answers; the time of a call is told beside that of the same agent's socket."""
+    configuration = _plain_configuration(tmp_path / "plain", device)
+    package = str(device / "doubled-1.0.tar.gz")
+    crowd = compiled.run("crowd", str(configuration), package, "8", "500")
+    assert len(re.findall(r"wrong 0 ", crowd)) == 8
+    alone = compiled.run("crowd", str(configuration), package, "1", "3000")
+    inside = float(re.findall(r"p50 ([\d.]+)", alone)[0])
+
+    from lightkeeper.client import Client
+    from tests.support.agents import AgentProcess
+
+    program = (str(system.root / system.archive.relative_to("/") / "bin/sagemaker_edge_agent_binary"),)
+    (tmp_path / "socket").mkdir()
+    agent = AgentProcess(tmp_path / "socket", device / "certs", program=program).wait_until_started()
+    with Client(agent.address, shared_memory_above_bytes=None) as client:
+        client.load_model(package, "m")
+        took = []
+        for _ in range(3000):
+            start = time.perf_counter()
+            client.predict("m", {"x": np.ones((1, 4), np.float32)})
+            took.append(time.perf_counter() - start)
+    assert agent.stop() == 0
+    outside = sorted(took)[len(took) // 2] * 1e6
+    ratio = inside / outside
+    sys.stdout.write(f"Predict inside {inside:.1f} us, by a Python client {outside:.1f} us: {ratio:.2f}x\n")
+
+
+def test_the_arm_archive_runs_under_emulation(release: Release, device: Path, tmp_path: Path) -> None:
+    """Load, predict, capture, with the archive built on this machine, by qemu's emulation of one process."""
+    arm = PLATFORMS["linux-armv8"]
+    base = debian.root_of(arm)
+    if base is None or shutil.which("qemu-aarch64-static") is None:
+        pytest.skip("needs root, debootstrap and qemu: apt-get install debootstrap qemu-user-static")
+    packed = build(release, arm, tmp_path / "dist", print)
+    assert packed.stat().st_size <= MOST_PACKED_BYTES
+    subprocess.run(["tar", "-xzf", str(packed), "-C", str(tmp_path)], check=True)
+    root = tmp_path / packed.stem
+    assert symbols.of(root).glibc <= GLIBC_FLOOR
+    place = tmp_path / "device"
+    shutil.copytree(device, place)
+    system = System(tmp_path, ("qemu-aarch64-static", "-L", str(base)), root)
+    _configuration(system, str(place), place)
+    socket = place / "agent.sock"
+    agent = str(root / "bin" / "sagemaker_edge_agent_binary")
+    process = system.start(agent, "-a", str(socket), "-c", str(place / "agent.json"))
+    try:
+        _wait_for(socket, process, tmp_path / "agent.log")
+        lightkeeper = str(root / "bin/lightkeeper")
+        system.run(lightkeeper, "models", "load", str(place / "doubled-1.0.tar.gz"), "--name", "m", "-a", str(socket))
+        np.save(place / "x.npy", np.array([[1, 2, 3, 4]], np.float32))
+        said = system.run(lightkeeper, "predict", "m", str(place / "x.npy"), "-a", str(socket), "--json")
+        assert json.loads(said)["outputs"]["y"]["data"] == [[2.0, 4.0, 6.0, 8.0]]
+    finally:
+        system.stop()
+    assert '"event": "agent_stopped"' in (tmp_path / "agent.log").read_text()
