@@ -83,6 +83,9 @@ test-deployments: $(STAMP) ## kill an agent at every change of its files during 
 test-hub-crash: $(STAMP) ## kill hub processes 60 times during rollouts, on SQLite and on PostgreSQL
 	LIGHTKEEPER_HUB_CRASHES=60 $(BIN)/pytest tests/hub/test_rollout_crash.py
 
+footprint: release ## measure what the archive and the packages cost a device, and write docs/footprint.md
+	$(BIN)/python -m bench.footprint dist/release-store-linux-x64/Releases/*/*.tgz --write docs/footprint.md
+
 test-release: wheels  ## build the archives and try them where there is no Python: chroot, C programs, ARM under qemu (root, 15 minutes)
 	LIGHTKEEPER_RELEASE=1 $(BIN)/pytest tests/release tests/embed -rP
 

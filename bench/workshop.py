@@ -158,11 +158,16 @@ class Workshop:
     """A folder with models, their signed packages, and the agent's configuration."""
 
     def __init__(
-        self, folder: Path, transport: Transport = Transport.AUTO, names: Sequence[str] = ("small", "image", "large")
+        self,
+        folder: Path,
+        transport: Transport = Transport.AUTO,
+        names: Sequence[str] = ("small", "image", "large"),
+        agent: Sequence[str] = (str(COMMAND), "agent"),
     ) -> None:
         """Make everything, in an empty folder, with the commands that an operator would type."""
         self._folder = folder
         self._transport = transport
+        self._agent = agent
         self.threads = usable_cpus()
         self.workers = max(16, 8 * self.threads)  # the agent's own choice
         self.models = models.make(folder, names)
@@ -178,7 +183,7 @@ class Workshop:
         """Start an agent without a model, in a place of its own for each transport; without one, the workshop's."""
         place = self._place(transport or self._transport)
         address = place / "agent.sock"
-        arguments = [str(COMMAND), "agent", "-a", str(address), "-c", str(place / "agent.json"), "-f"]
+        arguments = [*self._agent, "-a", str(address), "-c", str(place / "agent.json"), "-f"]
         return Server(arguments, address, place / "agent.log")
 
     @contextmanager

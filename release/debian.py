@@ -6,6 +6,7 @@ debootstrap makes it, from the mirror that debootstrap knows; it needs root's ri
 from __future__ import annotations
 
 import os
+import platform as this
 import shutil
 import subprocess
 from pathlib import Path
@@ -32,9 +33,14 @@ def root_of(platform: Platform) -> Path | None:
     options = ("--foreign", "--variant=minbase", f"--arch={architecture}")
     with (ROOT / "build" / "debian" / "debootstrap.log").open("wb") as log:
         subprocess.run(["debootstrap", *options, SUITE, making], check=True, stdout=log, stderr=log)
-    for package in sorted((making / "var/cache/apt/archives").glob("*.deb")):
-        if package.name.startswith(("libstdc++6_", "libgcc-s1_")):
-            subprocess.run(["dpkg-deb", "--extract", package, making], check=True)
+        if platform.machine == this.machine():  # else only its files are used, and nothing of it is run
+            subprocess.run(
+                ["chroot", making, "/debootstrap/debootstrap", "--second-stage"], check=True, stdout=log, stderr=log
+            )
+    for name in ("proc", "sys"):
+        if (making / name).is_symlink():  # debootstrap's way where it may not mount
+            (making / name).unlink()
+        (making / name).mkdir(exist_ok=True)
     making.rename(folder)
     return folder
 

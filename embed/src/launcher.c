@@ -4,7 +4,7 @@
  */
 #include <limits.h>
 #include <stdio.h>
-#include <stdlib.h>
+#include <unistd.h>
 
 #include "runtime.h"
 
@@ -24,7 +24,9 @@ int main(int argc, char **argv)
 {
     char root[PATH_MAX], executable[PATH_MAX], fault[512];
     const char *program = argc > 0 ? argv[0] : "lightkeeper";
-    if (realpath("/proc/self/exe", executable) == NULL || runtime_root_above(executable, root, sizeof root) < 0)
+    ssize_t length = readlink("/proc/self/exe", executable, sizeof executable - 1);
+    executable[length > 0 ? length : 0] = '\0';
+    if (length <= 0 || runtime_root_above(executable, root, sizeof root) < 0)
         return refuse(program, "the folder of this program cannot be found (is /proc mounted?)");
     PyInitConfig *config = runtime_configure(root, executable, fault, sizeof fault);
     if (config == NULL)

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from lightkeeper.cli import run
@@ -33,6 +34,7 @@ EMBED = HERE.parent / "embed"
 MOST_PACKED_BYTES = 60_000_000
 MOST_RESIDENT_BYTES = 100 * 1024 * 1024
 GLIBC = ("ld-linux", "libc.so", "libm.so", "libdl.so", "libpthread.so", "librt.so", "libutil.so")
+CAPTURES = 2  # of the demo's four predictions
 PICTURE = (48, 192)  # what the OCR model takes: height, width
 
 pytestmark = [
@@ -57,7 +59,13 @@ class System:
     def run(self, *words: str, code: int = 0) -> str:
         """Run a command inside and return what it says."""
         done = subprocess.run(
-            self.command(*words), capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=600, check=False
+            self.command(*words),
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            env=os.environ | {"LIGHTKEEPER_ADDRESS": "/device/agent.sock"},
+            timeout=600,
+            check=False,
         )
         assert done.returncode == code, f"{words}\n{done.stdout}{done.stderr}"
         return done.stdout + done.stderr
@@ -72,8 +80,10 @@ class System:
     def stop(self) -> None:
         """End what was started."""
         for process in self.started:
-            process.terminate()
-            process.wait(60)
+            below = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
+            for each in below or [process]:  # `unshare` does not hand a signal on
+                each.terminate()
+            process.wait(120)
         self.started.clear()
 
 
@@ -128,8 +138,8 @@ def _configuration(system: System, place: str, prefix: Path) -> str:
 
 
 def _chroot(root: Path) -> tuple[str, ...]:
-    """Return what enters a root with a /proc of its own, in namespaces that end with the command."""
-    script = 'mount -t proc proc "$0/proc" && exec chroot "$0" "$@"'
+    """Return what enters a root with a /proc of its own and the machine's /dev, in namespaces that end with it."""
+    script = 'mount -t proc proc "$0/proc" && mount --rbind /dev "$0/dev" && exec chroot "$0" "$@"'
     return ("unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", script, str(root))
 
 
@@ -177,13 +187,12 @@ def _expected(device: Path) -> np.ndarray:
 def _demo(system: System, device: Path, client: str, name: str) -> None:
     """Load, describe, predict by bytes and by shared memory, capture; the answers are those of the model alone."""
     picture = (name, "/device/line.bmp", "x", "48", "192", "3")
-    env = ("env", "LIGHTKEEPER_ADDRESS=/device/agent.sock")
-    system.run(*env, client, "LoadModel", "/device/orientation-1.0.tar.gz", name)
-    assert "Input x FLOAT32 [-1, 3, -1, -1]" in system.run(*env, client, "DescribeModel", name)
+    system.run(client, "LoadModel", "/device/orientation-1.0.tar.gz", name)
+    assert "Input x FLOAT32 [-1, 3, -1, -1]" in system.run(client, "DescribeModel", name)
     for command in ("Predict", "PredictSHM", "PredictAndCapture", "PredictSHMAndCapture"):
-        said = system.run(*env, client, command, *picture)
+        said = system.run(client, command, *picture)
         assert np.allclose(_numbers(said), _expected(device), rtol=1e-3, atol=1e-5), command
-    assert "has been unloaded" in system.run(*env, client, "UnloadModel", name)
+    assert "has been unloaded" in system.run(client, "UnloadModel", name)
 
 
 def test_an_archive_is_installed_used_upgraded_and_removed(system: System, device: Path) -> None:
@@ -201,7 +210,7 @@ def test_an_archive_is_installed_used_upgraded_and_removed(system: System, devic
     _wait_for(system.root / "device" / "agent.sock", process, system.root / "agent.log")
     _demo(system, device, "/opt/lightkeeper/bin/sagemaker_edge_agent_client_example", "orientation")
     deadline = time.monotonic() + 60
-    while len(list((system.root / "device/captures").rglob("*.jsonl"))) < 2:
+    while len(list((system.root / "device/captures").rglob("*.jsonl"))) < CAPTURES:
         assert time.monotonic() < deadline, (system.root / "agent.log").read_text()
         time.sleep(0.1)
     assert '"transport": "native"' in (system.root / "agent.log").read_text()
@@ -284,8 +293,6 @@ def test_the_archive_keeps_its_promises(built: Path, system: System) -> None:
 
 
 def _child_of(pid: int, name: str) -> int:
-    import psutil
-
     return next(child.pid for child in psutil.Process(pid).children(recursive=True) if child.name().startswith(name))
 
 
@@ -406,29 +413,32 @@ def test_threads_of_c_share_an_agent_and_are_quicker_than_its_socket(
 
 def test_the_arm_archive_runs_under_emulation(release: Release, device: Path, tmp_path: Path) -> None:
     """Load, predict, capture, with the archive built on this machine, by qemu's emulation of one process."""
-    arm = PLATFORMS["linux-armv8"]
+    arm, qemu = PLATFORMS["linux-armv8"], shutil.which("qemu-aarch64-static")
     base = debian.root_of(arm)
-    if base is None or shutil.which("qemu-aarch64-static") is None:
+    if base is None or qemu is None:
         pytest.skip("needs root, debootstrap and qemu: apt-get install debootstrap qemu-user-static")
     packed = build(release, arm, tmp_path / "dist", print)
     assert packed.stat().st_size <= MOST_PACKED_BYTES
-    subprocess.run(["tar", "-xzf", str(packed), "-C", str(tmp_path)], check=True)
-    root = tmp_path / packed.stem
-    assert symbols.of(root).glibc <= GLIBC_FLOOR
-    place = tmp_path / "device"
-    shutil.copytree(device, place)
-    system = System(tmp_path, ("qemu-aarch64-static", "-L", str(base)), root)
-    _configuration(system, str(place), place)
-    socket = place / "agent.sock"
-    agent = str(root / "bin" / "sagemaker_edge_agent_binary")
-    process = system.start(agent, "-a", str(socket), "-c", str(place / "agent.json"))
+    root = tmp_path / "root"
+    subprocess.run(["cp", "-a", str(base), str(root)], check=True)
+    shutil.copy(qemu, root)
+    shutil.copytree(device, root / "device")
+    subprocess.run(["tar", "-xzf", str(packed), "-C", str(root)], check=True)
+    archive = root / packed.stem
+    assert symbols.of(archive).glibc <= GLIBC_FLOOR
+    system = System(root, (*_chroot(root), f"/{Path(qemu).name}"), Path("/", packed.stem))
+    programs = system.archive / "bin"
+    _configuration(system, "/device", root / "device")
+    agent = str(programs / "sagemaker_edge_agent_binary")
+    process = system.start(agent, "-a", "/device/agent.sock", "-c", "/device/agent.json")
     try:
-        _wait_for(socket, process, tmp_path / "agent.log")
-        lightkeeper = str(root / "bin/lightkeeper")
-        system.run(lightkeeper, "models", "load", str(place / "doubled-1.0.tar.gz"), "--name", "m", "-a", str(socket))
-        np.save(place / "x.npy", np.array([[1, 2, 3, 4]], np.float32))
-        said = system.run(lightkeeper, "predict", "m", str(place / "x.npy"), "-a", str(socket), "--json")
-        assert json.loads(said)["outputs"]["y"]["data"] == [[2.0, 4.0, 6.0, 8.0]]
+        _wait_for(root / "device" / "agent.sock", process, root / "agent.log")
+        _demo(system, device, str(programs / "sagemaker_edge_agent_client_example"), "orientation")
+        deadline = time.monotonic() + 60
+        while len(list((root / "device/captures").rglob("*.jsonl"))) < CAPTURES:
+            assert time.monotonic() < deadline, (root / "agent.log").read_text()
+            time.sleep(0.1)
     finally:
         system.stop()
-    assert '"event": "agent_stopped"' in (tmp_path / "agent.log").read_text()
+    assert '"transport": "native"' in (root / "agent.log").read_text()
+    assert '"event": "agent_stopped"' in (root / "agent.log").read_text()
