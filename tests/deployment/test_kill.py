@@ -109,15 +109,16 @@ def wait_for_the_end(agent: AgentProcess, place: Path) -> bool:
     return False
 
 
-def factors(agent: AgentProcess) -> dict[str, float]:
-    """Return by what each model multiplies: each of them must answer, and as one version does.
-
-    A second start after the end may still be restoring: what the journal says is known before.
-    """
+def wait_until_restored(agent: AgentProcess, earlier: int) -> None:
+    """Wait until an agent has restored its models; `earlier` agents' lines in the same log do not count."""
     deadline = time.monotonic() + WAIT_SECONDS
-    while not agent.events("models_restored"):
+    while len(agent.events("models_restored")) <= earlier:
         assert time.monotonic() < deadline, agent.log_file.read_text()
         time.sleep(0.02)
+
+
+def factors(agent: AgentProcess) -> dict[str, float]:
+    """Return by what each model multiplies: each of them must answer, and as one version does."""
     with Client(agent.address) as client:
         found = {}
         for model in client.list_models():
@@ -137,7 +138,9 @@ def killed_and_started_again(yard: Yard, scenario: str, kill_at: int) -> bool:
         if whole:
             assert first.stop(signal.SIGKILL) == -signal.SIGKILL
         assert first.process.returncode == -signal.SIGKILL, first.log_file.read_text()
+        restored = len(first.events("models_restored"))
         second = yard.start(place).wait_until_started()
+        wait_until_restored(second, restored)  # where the first one came to the end, the journal says so before
         assert wait_for_the_end(second, place)
         (result,) = journal(place)["results"]
         if scenario == "good":
