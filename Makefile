@@ -24,7 +24,7 @@ $(INSTALLED): requirements/dev.txt pyproject.toml
 	@echo "setting up $(VENV) (once, about a minute)"
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Lightkeeper needs Python 3.11 or later; say which with make PYTHON=/path/to/python3.11")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements/dev.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
@@ -65,7 +65,7 @@ test-crash: $(STAMP) ## kill the agent 200 times under load and count what it an
 	LIGHTKEEPER_CRASHES=200 $(BIN)/pytest tests/capture/test_crash.py
 
 $(TOOLS): $(STAMP) requirements/release-tools.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/release-tools.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements/release-tools.txt
 	@touch $@
 
 release: wheels  ## build the archives for devices into dist/ (needs go; ARGS="--platform linux-x64 --authority DIR --region R")
