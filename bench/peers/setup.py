@@ -125,7 +125,7 @@ def _install(name: str, folder: Path) -> None:
         python = DEBIAN_PYTHON
     _said([str(python), "-m", "venv", str(folder)])
     requirements = REPOSITORY / "requirements" / f"peers-{name}.txt"
-    install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--require-hashes"]
+    install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", "--require-hashes"]
     _said([str(python_of(name)), *install, "-r", str(requirements)])
     if name == "triton":
         _link_stub()
