@@ -27,6 +27,7 @@ TABLE: dict[type[AgentError], Backoff | None] = {
     errors.DestinationFaulty: QUICK,
     errors.SpoolBroken: QUICK,
     errors.SpoolDiskFull: QUICK,
+    errors.CertificateFilesUnusable: SLOW,
     errors.DestinationDenied: SLOW,
     errors.DestinationMissing: SLOW,
     errors.DestinationRefusing: SLOW,

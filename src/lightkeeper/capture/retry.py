@@ -12,6 +12,7 @@ from typing import Final
 
 from lightkeeper.errors import (
     AgentError,
+    CertificateFilesUnusable,
     ClockWrong,
     DestinationBusy,
     DestinationDenied,
@@ -75,6 +76,7 @@ BACKOFFS: Final[dict[type[AgentError], Backoff]] = {
     DestinationFaulty: QUICK,
     SpoolBroken: QUICK,
     SpoolDiskFull: QUICK,
+    CertificateFilesUnusable: SLOW,
     DestinationDenied: SLOW,
     DestinationMissing: SLOW,
     DestinationRefusing: SLOW,
