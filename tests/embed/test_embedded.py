@@ -38,11 +38,13 @@ def config(tmp_path: Path, authority: Path) -> Path:
 @pytest.fixture
 def root_logger() -> Iterator[None]:
     """The process's logging as it was."""
-    root = logging.getLogger()
-    level, handlers = root.level, root.handlers[:]
+    root, own = logging.getLogger(), logging.getLogger("lightkeeper")
+    levels, handlers = (root.level, own.level), root.handlers[:]
     yield
-    root.setLevel(level)
+    logging.captureWarnings(capture=False)
     root.handlers[:] = handlers
+    for logger, level in zip((root, own), levels, strict=True):
+        logger.setLevel(level)
 
 
 @pytest.fixture
