@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from lightkeeper.modelpackage.signature import Signer
-from lightkeeper.releases import CHECKSUM, signature_of
+from lightkeeper.releases import CHECKSUM, sha256_of, signature_of
 
 _LEVEL = 9
 
@@ -36,7 +35,7 @@ def pack(root: Path, name: str, time_seconds: int, target: Path) -> None:
 
 def write_checksum(archive: Path) -> str:
     """Write the checksum beside an archive, as `sha256sum --check` reads it, and return it."""
-    digest = sha256(archive)
+    digest = sha256_of(archive)
     archive.with_name(CHECKSUM).write_text(f"{digest}  {archive.name}\n", encoding="ascii")
     return digest
 
@@ -44,14 +43,8 @@ def write_checksum(archive: Path) -> str:
 def sign(archive: Path, signer: Signer) -> Path:
     """Write the signature beside an archive: the same kind of bundle that signs a model package."""
     path = signature_of(archive)
-    path.write_bytes(signer.bundle(archive.name, {archive.name: sha256(archive)}))
+    path.write_bytes(signer.bundle(archive.name, {archive.name: sha256_of(archive)}))
     return path
-
-
-def sha256(path: Path) -> str:
-    """Return a file's SHA-256, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _in_order(root: Path) -> Iterator[Path]:

@@ -83,13 +83,14 @@ def files_of(store: Path) -> list[Published]:
         checksum, signature = archive.with_name(CHECKSUM), signature_of(archive)
         if not (checksum.is_file() and signature.is_file()):
             raise StoreUnusable(f"{archive} lacks {CHECKSUM} or its signature", archive=archive)
-        if checksum.read_text(encoding="ascii", errors="replace").split() != [_sha256(archive), archive.name]:
+        if checksum.read_text(encoding="ascii", errors="replace").split() != [sha256_of(archive), archive.name]:
             raise StoreUnusable(f"{archive} is not what {CHECKSUM} says", archive=archive)
         paths += [archive, signature, checksum]
-    return [Published(path.relative_to(store).as_posix(), path, _sha256(path)) for path in paths]
+    return [Published(path.relative_to(store).as_posix(), path, sha256_of(path)) for path in paths]
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """Return a file's SHA-256, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -105,7 +106,7 @@ class _OneFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self.files: Mapping[str, _File] = {path.name: _File(path.stat().st_size, _sha256(path))}
+        self.files: Mapping[str, _File] = {path.name: _File(path.stat().st_size, sha256_of(path))}
 
     def sha256(self, name: str, start: int, end: int) -> str:  # noqa: ARG002  # there is one file
         """See `trust.Contents`; for a signature in shards, which a release never has but a hostile one may."""

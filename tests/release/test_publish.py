@@ -93,7 +93,7 @@ def test_what_is_published_is_left_alone(
     assert "RELEASE_TAKEN" in capsys.readouterr().err
     name = f"{NEW}.tgz"
     aws(seaweed, "cp", f"s3://{bucket}/Releases/{NEW}/{name}", str(tmp_path / name))
-    assert archive.sha256(tmp_path / name) == archive.sha256(store / "Releases" / NEW / name)
+    assert releases.sha256_of(tmp_path / name) == releases.sha256_of(store / "Releases" / NEW / name)
 
 
 def test_a_store_whose_files_do_not_belong_together_is_refused(tmp_path: Path, authority: Path) -> None:
