@@ -73,6 +73,7 @@ EVERY_KEY = {
     "lightkeeper_restore_models": False,
     "lightkeeper_heartbeat_seconds": 60,
     "lightkeeper_deployments": False,
+    "lightkeeper_deployment_poll_seconds": 15,
     "lightkeeper_swap_inputs": 4,
     "lightkeeper_swap_latency_ratio": 1.5,
     "lightkeeper_swap_absolute_difference": "0.25",
@@ -167,6 +168,7 @@ def test_every_key_is_read_into_its_field() -> None:
         "dlr_backend_options": "-x 1",
         "restore_models": False,
         "deployments": False,
+        "deployment_poll_seconds": 15,
         "swap_inputs": 4,
         "swap_latency_ratio": 1.5,
         "swap_absolute_difference": 0.25,
@@ -198,7 +200,7 @@ def test_what_is_left_out_gets_its_default() -> None:
     assert (config.capture_buffer_size, config.capture_batch_size, config.push_period_seconds) == (30, 10, 4)
     assert config.base64_embed_limit_bytes == 3072
     assert (config.periodic_upload, config.periodic_upload_period_seconds) == (False, 8)
-    assert config.deployment_poll_interval_minutes == 1440
+    assert (config.deployment_poll_interval_minutes, config.deployment_interval_seconds) == (1440, 86_400)
     assert (config.deployments_enabled, config.local_state_enabled) == (False, False)
     assert (config.restore_models, config.swap_inputs, config.swap_watch_seconds) == (True, 16, 60)
     assert (config.swap_latency_ratio, config.swap_failure_share) == (3.0, 0.05)
@@ -338,6 +340,13 @@ def test_deployments_are_on_where_the_key_says_so(given: object, expected: bool)
     assert accepted({**ON_DISK, "lightkeeper_deployments": given}).deployments_enabled is expected
 
 
+def test_seconds_between_looks_for_deployments_stand_above_the_minutes() -> None:
+    """Where both are given, the finer key counts."""
+    minutes = {**ON_DISK, "sagemaker_edge_model_deployment_poll_interval": 2}
+    assert accepted(minutes).deployment_interval_seconds == 120
+    assert accepted({**minutes, "lightkeeper_deployment_poll_seconds": 15}).deployment_interval_seconds == 15
+
+
 def test_a_number_with_an_empty_fraction_is_whole() -> None:
     """Tools that know only floating point write 10.0 for 10."""
     key = "sagemaker_edge_core_capture_data_push_period_seconds"
@@ -351,6 +360,7 @@ def test_a_number_with_an_empty_fraction_is_whole() -> None:
         ("sagemaker_edge_core_capture_data_buffer_size", 20, 2**31 - 1),
         ("sagemaker_edge_core_capture_data_push_period_seconds", 1, 2**31 - 1),
         ("sagemaker_edge_model_deployment_poll_interval", 1, 2**31 - 1),
+        ("lightkeeper_deployment_poll_seconds", 0, 86_400),
         ("lightkeeper_threads", 0, 1024),
         ("lightkeeper_max_message_bytes", 2**20, 2**31 - 1),
         ("lightkeeper_grace_seconds", 0, 3600),

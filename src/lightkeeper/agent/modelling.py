@@ -27,7 +27,6 @@ from lightkeeper.runtimes.discovery import Runtimes
 if TYPE_CHECKING:
     from lightkeeper.deployment.engine import Deployments
 
-SECONDS_A_MINUTE = 60.0
 FETCHED_FOLDER = "deployments"
 
 log = logging.getLogger(__name__)
@@ -51,12 +50,13 @@ def deploying(
     from lightkeeper.deployment.journal import Journal
 
     stopping = threading.Event()
+    interval_seconds = config.deployment_interval_seconds
     return Deployments(
         fleet,
         models,
         Journal(state / "deployments.json"),
         Fetching(fleet, state / FETCHED_FOLDER, most_bytes=config.max_package_bytes, stopping=stopping),
-        polling=Polling(SECONDS_A_MINUTE * config.deployment_poll_interval_minutes, first_poll_seconds),
+        polling=Polling(interval_seconds, min(first_poll_seconds, interval_seconds)),
         stopping=stopping,
     )
 

@@ -35,6 +35,8 @@ MIB = 1024 * 1024
 GIB = 1024 * MIB
 EMBED_LIMIT_BYTES = 3072
 DEFAULT_BATCH_SIZE = 10
+SECONDS_A_MINUTE = 60
+SECONDS_A_DAY = 86_400
 
 Name = Annotated[str, PlainValidator(values.NAME)]
 Text = Annotated[str, PlainValidator(values.TEXT)]
@@ -273,6 +275,12 @@ class Config(BaseModel):
         default=None,
         shown="true where `sagemaker_edge_deployment_lib_path` is there",
     )
+    deployment_poll_seconds: Annotated[int, PlainValidator(whole_number(0, SECONDS_A_DAY))] = key(
+        "lightkeeper_deployment_poll_seconds",
+        "seconds between looks for new deployments, for where a minute is long: a bench, or a rollout in many batches; "
+        "0 stands for the minutes of `sagemaker_edge_model_deployment_poll_interval`",
+        default=0,
+    )
     swap_inputs: Annotated[int, PlainValidator(whole_number(0, 1024))] = key(
         "lightkeeper_swap_inputs",
         "how many of a model's last inputs are kept in memory (at most 32 MiB a model), for a new version to answer "
@@ -367,6 +375,11 @@ class Config(BaseModel):
     def deployments_enabled(self) -> bool:
         """Whether the agent looks for deployments."""
         return self.deployment_library is not None if self.deployments is None else self.deployments
+
+    @property
+    def deployment_interval_seconds(self) -> int:
+        """How long it is between looks for new deployments."""
+        return self.deployment_poll_seconds or SECONDS_A_MINUTE * self.deployment_poll_interval_minutes
 
     @property
     def local_state_enabled(self) -> bool:
