@@ -83,9 +83,13 @@ class Fleet:
 
     def ask(self, name: str, now_ms: int) -> Progress:
         """Let a device ask for its deployments."""
-        is_open = self.status is StageStatus.IN_PROGRESS
-        self.move(name, asked(self.progress[name], is_open=is_open, has_room=self.stage.room > 0), now_ms)
-        return self.progress[name]
+        is_open, before = self.status is StageStatus.IN_PROGRESS, self.progress[name]
+        after = asked(before, is_open=is_open, has_place=self.stage.has_place)
+        offered = [one for one, progress in self.progress.items() if progress is Progress.OFFERED]
+        if before is not Progress.OFFERED and after is Progress.TAKEN and offered:
+            self.move(offered[-1], Progress.WAITING, now_ms)
+        self.move(name, after, now_ms)
+        return after
 
     def answer(self, name: str, now_ms: int, *, succeeded: bool) -> None:
         """Let a device answer."""
@@ -315,7 +319,24 @@ def test_an_absent_device_that_returns_to_a_full_batch_waits_for_a_place() -> No
     fleet = fleet_of(2, batch=Amount(number=1))
     fleet.tick(0)
     fleet.tick(TIMEOUT_MS)
+    assert fleet.ask("device-1", TIMEOUT_MS) is Progress.TAKEN
     assert fleet.ask("device-0", TIMEOUT_MS) is Progress.WAITING
+
+
+@pytest.mark.parametrize("waited_ms", [0, TIMEOUT_MS])
+def test_a_device_that_asks_takes_the_place_of_one_that_has_not(waited_ms: int) -> None:
+    """Whoever is there goes first, however long the other's offer stands; the batch does not grow."""
+    fleet = fleet_of(3, batch=Amount(number=1))
+    fleet.tick(0)
+    fleet.tick(waited_ms)
+    (offered,) = (name for name, progress in fleet.progress.items() if progress is Progress.OFFERED)
+    assert fleet.ask("device-2", waited_ms) is Progress.TAKEN
+    assert fleet.progress[offered] is Progress.WAITING
+    assert fleet.stage.count(*IN_FLIGHT) == 1
+    assert fleet.ask(offered, waited_ms) is Progress.WAITING
+    fleet.answer("device-2", waited_ms, succeeded=True)
+    fleet.tick(waited_ms)
+    assert fleet.ask(offered, waited_ms) is Progress.TAKEN
 
 
 def test_a_version_that_takes_devices_down_stops_the_stage() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import delete, text
+from sqlalchemy import delete, event, text
 
 from lightkeeper.errors import PlanActive, StageActive, StageNotRunning, StageNotStartable
 from lightkeeper.hub.deployments import reachable
@@ -59,7 +59,7 @@ def deploy(hub: Rollouts, plan: str, models: dict[str, str], devices: list[str] 
 
 
 def test_a_stage_goes_through_its_devices_in_batches_and_ends_deployed(hub: Rollouts) -> None:
-    """Two at a time; who asks before its turn is told nothing; who has answered is told nothing more."""
+    """Two at a time; who asks while two are at it is told nothing; who has answered is told nothing more."""
     hub.add_plan("plan", {"eye": "eye-1"}, batch_size=2)
     assert hub.counters("plan") == (0, 6, 0)
     hub.start("plan")
@@ -87,6 +87,37 @@ def test_a_stage_goes_through_its_devices_in_batches_and_ends_deployed(hub: Roll
     assert hub.stage("plan")["StageStatus"] == "DEPLOYED"
     assert all(hub.has(device) == {"eye": "eye-1"} for device in DEVICES)
     assert [hub.ask(device) for device in DEVICES] == [[]] * 6
+
+
+def test_devices_that_are_away_keep_nobody_waiting(hub: Rollouts) -> None:
+    """The stage offers to two; whoever asks first takes it, once: as many as a batch has, and what it had is noted."""
+    deploy(hub, "first", {"eye": "eye-1"}, ["device-4"])
+    hub.add_plan("plan", {"eye": "eye-2"}, devices=DEVICES, batch_size=2, failure_threshold=1)
+    hub.start("plan")
+    told = {device: hub.ask(device) for device in ("device-5", "device-4", "device-3", "device-0")}
+    assert [len(some) for some in told.values()] == [1, 1, 0, 0]
+    assert hub.ask("device-4") == told["device-4"]
+    hub.answer("device-4", told["device-4"][0], succeeded=True)
+    hub.tick()
+    (deployment,) = hub.ask("device-3")
+    hub.answer("device-3", deployment, succeeded=False)
+    (back,) = hub.ask("device-4")
+    assert back["Definitions"][0]["S3Url"] == "s3://fleet/eye-1.tar.gz"
+    assert hub.ask("device-0") == []
+
+
+def test_to_ask_in_vain_writes_nothing(hub: Rollouts) -> None:
+    """A fleet asks all day: where nobody's place is to be had, the database is only read."""
+    hub.add_plan("plan", {"eye": "eye-1"}, devices=DEVICES, batch_size=1)
+    hub.start("plan")
+    assert hub.ask("device-3")
+    statements: list[str] = []
+    for engine in (hub.database._reader, hub.database._writer):
+        event.listen(engine, "before_cursor_execute", lambda *seen: statements.append(seen[2]))
+    assert [hub.ask(device) for device in ("device-0", "device-1")] == [[], []]
+    assert hub.ask("device-3")
+    assert {statement.split()[0] for statement in statements} <= {"BEGIN", "SELECT"}
+    assert not any("IMMEDIATE" in statement or "FOR UPDATE" in statement for statement in statements)
 
 
 def test_at_the_threshold_every_device_goes_back_to_what_it_had_before(hub: Rollouts) -> None:

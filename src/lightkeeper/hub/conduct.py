@@ -89,7 +89,7 @@ def tick(connection: Connection, stage: int, now_ms: int) -> None:
         _move(connection, row, now_ms, Progress.WAITING, D.progress == Progress.OFFERED)
     left_to_revert = step.revert and _revert(connection, row, now_ms)
     if step.offer:
-        _offer(connection, row, step.offer, now_ms)
+        _offer(connection, row, _rows(connection, row, {Progress.WAITING}, limit=step.offer), now_ms)
     changed = step.status is not seen.status
     ticking = step.status.is_active or left_to_revert
     if changed or ticking != row.ticking:
@@ -102,6 +102,24 @@ def tick(connection: Connection, stage: int, now_ms: int) -> None:
             "stage_status",
             extra={"plan": row.plan, "stage": row.name, "status": step.status.value, "why": step.message},
         )
+
+
+def give_place(connection: Connection, row: Row[Any], one: Row[Any], now_ms: int) -> bool:
+    """Make a device of a stage that asked out of its turn an offer; return whether there was a place for it.
+
+    That is the place of the last device that has an offer and has not asked, or a free one.
+    """
+    offers = select(D.id).where(D.stage == row.id, D.reverts.is_(False), D.progress == Progress.OFFERED)
+    last = connection.scalar(offers.order_by(D.turn.desc(), D.id.desc()).limit(1))
+    if last is None and view(connection, row, now_ms).room == 0:
+        return False
+    both = select(DEPLOYMENTS).where(D.id.in_([one.id, last])).order_by(D.id).with_for_update()
+    found = {each.id: each for each in connection.execute(both)}
+    if one.id not in found or found[one.id].progress != one.progress:
+        return False
+    _move(connection, row, now_ms, Progress.WAITING, D.id == last, D.progress == Progress.OFFERED)
+    _offer(connection, row, [found[one.id]], now_ms)
+    return True
 
 
 def devices_of(connection: Connection, fleet: str) -> list[str]:
@@ -228,9 +246,8 @@ def _time_out(connection: Connection, row: Row[Any], step: Step, now_ms: int) ->
             _move(connection, row, now_ms, after, D.progress == before, D.device.in_(some))
 
 
-def _offer(connection: Connection, row: Row[Any], number: int, now_ms: int) -> None:
-    """Give the next devices that wait an offer, and write down what they have now."""
-    waiting = _rows(connection, row, {Progress.WAITING}, limit=number)
+def _offer(connection: Connection, row: Row[Any], waiting: Sequence[Row[Any]], now_ms: int) -> None:
+    """Give devices an offer, and write down what they have now."""
     slots = ownership.slots(connection, row.fleet, sorted(one.device for one in waiting))
     offers = []
     for one in waiting:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, or_, select, update
+from sqlalchemy import Connection, Row, and_, exists, or_, select, update
 
 from lightkeeper.hub import conduct
 from lightkeeper.hub.context import Context
@@ -22,7 +22,8 @@ GIVEN = (Progress.TAKEN, Progress.SILENT)
 def get(context: Context, given: Mapping[str, Any]) -> dict[str, Any]:
     """GetDeployments: what the device is to do now, oldest first, until it has answered. Raises `DeviceUnknown`.
 
-    To ask is to take: what was on offer for the device is under way from then on.
+    To ask is to take: what was on offer for the device is under way from then on, and a device that waits takes a place
+    that nobody has come for. Nothing is written where nothing changes: a fleet asks all day.
     """
     fleet, device = given["DeviceFleetName"], given["DeviceName"]
     with context.read() as connection:
@@ -58,37 +59,38 @@ def reachable(connection: Connection, fleet: str, device: str) -> list[str]:
 
 
 def _open(connection: Connection, fleet: str, device: str) -> list[Row[Any]]:
-    words = [str(progress) for progress in SHOWN]
+    """Return what a device is told, or can have for the asking: in its stage someone has an offer and has not asked."""
+    offers = DEPLOYMENTS.alias()
+    someone = exists().where(
+        offers.c.stage == D.stage, offers.c.reverts.is_(False), offers.c.progress == Progress.OFFERED
+    )
+    waits = and_(D.progress == Progress.WAITING, someone)
+    told = or_(D.progress.in_([str(progress) for progress in SHOWN]), waits)
     return list(
         connection.execute(
-            select(DEPLOYMENTS)
-            .where(D.fleet == fleet, D.device == device, D.progress.in_(words), D.ended_ms.is_(None))
-            .order_by(D.id)
+            select(DEPLOYMENTS).where(D.fleet == fleet, D.device == device, D.ended_ms.is_(None), told).order_by(D.id)
         )
     )
 
 
 def _take(connection: Connection, row: Row[Any], now_ms: int) -> None:
-    """Let a device take what is on offer for it, if it still is."""
-    after = Progress.TAKEN
-    if not row.reverts:
+    """Let a device take what is on offer for it, if it still is, or a place that nobody has come for."""
+    before = after = Progress(row.progress)
+    if row.reverts:
+        after = Progress.TAKEN
+    else:
         stage = None if row.stage is None else conduct.lock(connection, row.stage)
-        if stage is None:
-            return
-        now = connection.scalar(select(D.progress).where(D.id == row.id))
-        if now != row.progress:
+        if stage is None or connection.scalar(select(D.progress).where(D.id == row.id)) != before:
             return
         is_open = stage.status == StageStatus.IN_PROGRESS
-        has_room = now == Progress.OFFERED or conduct.view(connection, stage, now_ms).room > 0
-        after = asked(Progress(now), is_open=is_open, has_room=has_room)
-    values: dict[str, Any] = {"progress": after, "since_ms": now_ms}
-    if after is Progress.TAKEN:
-        values["taken_ms"] = now_ms
-    elif after is Progress.WAITING:
-        values["turn"] = -1
-    else:
+        if is_open and before is not Progress.OFFERED and conduct.give_place(connection, stage, row, now_ms):
+            before = Progress.OFFERED
+        after = asked(before, is_open=is_open, has_place=before is Progress.OFFERED)
+    if after is before:
         return
-    connection.execute(update(DEPLOYMENTS).where(D.id == row.id, D.progress == row.progress).values(values))
+    values: dict[str, Any] = {"progress": after, "since_ms": now_ms}
+    values |= {"taken_ms": now_ms} if after is Progress.TAKEN else {"turn": -1}
+    connection.execute(update(DEPLOYMENTS).where(D.id == row.id, D.progress == before).values(values))
 
 
 def _document(row: Row[Any]) -> dict[str, Any]:

@@ -8,6 +8,9 @@ them.
        ^                  | time-out        | time-out            | the stage fails and rolls back
        '---asks again-- ABSENT           SILENT --answers--> ... REVERTING --answers--> REVERTED
 
+To ask is the sign of life that counts. A device that waits and asks takes the place of one that was offered it and has
+not asked, which waits again: no device that is there is sent away for one that may not be.
+
 Invariants:
 - At most a batch of devices is in flight: has an offer, or took it and has neither answered nor run out of time. A
   place that becomes free is given to the next device, so that one slow device holds one place and not the batch.
@@ -162,6 +165,11 @@ class Stage:
             return 0
         return max(0, self.settings.batch.of(self.total) - self.count(*IN_FLIGHT))
 
+    @property
+    def has_place(self) -> bool:
+        """Whether a device that asks can be given a place: a free one, or one whose device has not asked."""
+        return self.room > 0 or self.count(Progress.OFFERED) > 0
+
 
 @dataclass(frozen=True, slots=True)
 class Step:
@@ -250,16 +258,15 @@ def _finished(stage: Stage) -> str:
     return f"{failed} of {stage.total} devices failed, below the threshold" if failed else "every device has it"
 
 
-def asked(progress: Progress, *, is_open: bool, has_room: bool) -> Progress:
+def asked(progress: Progress, *, is_open: bool, has_place: bool) -> Progress:
     """Return where a device stands after it asked for its deployments.
 
-    `is_open` is whether its stage is in progress; `has_room`, whether the batch has a place for one that comes late.
+    `is_open` is whether its stage is in progress, `has_place` is `Stage.has_place`. A device without an offer takes the
+    place of the last one that has and did not ask, which goes back to WAITING; where there is none, a free one.
     """
-    if progress is Progress.OFFERED and is_open:
-        return Progress.TAKEN
-    if progress is Progress.ABSENT and is_open:
-        return Progress.TAKEN if has_room else Progress.WAITING
-    return progress
+    if not is_open or progress not in {Progress.WAITING, Progress.OFFERED, Progress.ABSENT}:
+        return progress
+    return Progress.TAKEN if progress is Progress.OFFERED or has_place else Progress.WAITING
 
 
 def answered(progress: Progress, *, succeeded: bool) -> Progress:
