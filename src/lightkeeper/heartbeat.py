@@ -2,8 +2,8 @@
 
 Thread: `heartbeat`. The first report is sent within `FIRST_SECONDS` of the start, or within the interval where that is
 shorter; every later one after the interval, less a random tenth, so that devices that start together do not report
-together. One that fails is not sent late: the next report says more. What the provider says of a cloud that is away is
-logged there, once.
+together. One that brings a deployment's result does not wait. One that fails is not sent late: the next report says
+more. What the provider says of a cloud that is away is logged there, once.
 """
 
 from __future__ import annotations
@@ -35,14 +35,20 @@ class Heartbeats:
         report: Callable[[], Heartbeat],
         *,
         interval_seconds: float,
+        due: threading.Event | None = None,
         acknowledge: Callable[[DeploymentResult], None] | None = None,
         draw: Callable[[], float] = random.random,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`acknowledge` is told of a deployment's result that the provider has taken."""
+        """Take what is reported to whom.
+
+        Setting `due` has a report sent at once; `acknowledge` is told of a deployment's result that the provider has
+        taken.
+        """
         self._provider = provider
         self._report = report
         self._interval_seconds = interval_seconds
+        self._due = due or threading.Event()
         self._acknowledge = acknowledge
         self._draw = draw
         self._monotonic = monotonic
@@ -59,16 +65,29 @@ class Heartbeats:
     def stop(self) -> None:
         """End the thread; a report under way is not waited for longer than a moment."""
         self._stopping.set()
+        self._due.set()
         self._thread.join(JOIN_SECONDS)
 
     def _run(self) -> None:
-        wait_seconds = self._draw() * min(FIRST_SECONDS, self._interval_seconds)
-        while not self._stopping.wait(wait_seconds):
+        wait_seconds = self.first_wait_seconds()
+        while True:
+            self._due.wait(wait_seconds)
+            self._due.clear()
+            if self._stopping.is_set():
+                return
             try:
                 self.once()
             except Exception:
                 log.exception("heartbeat_failed")
-            wait_seconds = self._interval_seconds * (1 - JITTER * self._draw())
+            wait_seconds = self.wait_seconds()
+
+    def first_wait_seconds(self) -> float:
+        """Return how long after the start the first report is sent."""
+        return self._draw() * min(FIRST_SECONDS, self._interval_seconds)
+
+    def wait_seconds(self) -> float:
+        """Return how long after a report the next one is sent."""
+        return self._interval_seconds * (1 - JITTER * self._draw())
 
     def once(self) -> None:
         """Ask for the registration where the last answer no longer holds, and send a report."""

@@ -20,6 +20,7 @@ from hypothesis.stateful import (
 )
 
 from lightkeeper.capture.spool import Keep, Receipt, Room, Spool, State
+from lightkeeper.capture.sums import read
 from lightkeeper.capture.upkeep import DAY_MS
 from lightkeeper.errors import CaptureIdTaken, SpoolBroken, SpoolDiskFull, SpoolFull
 from tests.support.spools import IN_MEMORY, Clock, Disk, audited, crashed, is_whole, open_spool, stored
@@ -203,6 +204,9 @@ class SpoolMachine(RuleBasedStateMachine):
         audit = audited(self.folder)
         assert audit.faults == ()
         assert audit.accepted == self.accepted
+        sums = read(self.spool.journal)
+        assert sums.accepted == audit.accepted
+        assert sums.states == {state: audit.states[state] + audit.forgotten.get(state, 0) for state in State}
         open_and_waiting = audit.states[State.OPEN] + audit.states[State.WAITING]
         assert (self.spool.held_bytes > 0) == (open_and_waiting > 0)
 

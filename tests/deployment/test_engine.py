@@ -55,8 +55,15 @@ class Device:
         self.stopping = threading.Event()
         self.journal = Journal(self.state / "deployments.json")
         fetching = Fetching(self.fleet, self.state / "deployments", most_bytes=2**30, stopping=self.stopping)
+        self.due = threading.Event()
         self.deployments = Deployments(
-            self.fleet, self.models, self.journal, fetching, polling=Polling(60, 0), stopping=self.stopping
+            self.fleet,
+            self.models,
+            self.journal,
+            fetching,
+            polling=Polling(60, 0),
+            stopping=self.stopping,
+            finished=self.due.set,
         )
         self.models.start()
         assert self.models.wait_until_restored(20)
@@ -194,6 +201,23 @@ def test_a_result_waits_for_its_heartbeat_over_restarts(device: Device, made: Ma
     device.deployments.acknowledge(result)
     device.restart()
     assert device.deployments.result() is None
+
+
+def test_a_heartbeat_is_due_whenever_a_result_waits(device: Device, made: Made) -> None:
+    """After each deployment, and after each result that was taken while another one waits."""
+    for name in ("first", "second"):
+        device.fleet.offer(Deployment(name, ROLLBACK, (made("net", 2),)))
+        assert not device.due.is_set()
+        assert device.deployments.once()
+        assert device.due.is_set()
+        device.due.clear()
+    for name, more in (("first", True), ("second", False)):
+        result = device.deployments.result()
+        assert result is not None
+        assert result.name == name
+        device.deployments.acknowledge(result)
+        assert device.due.is_set() is more
+        device.due.clear()
 
 
 def test_a_fleet_that_is_away_is_said_once_and_asked_later(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from pathlib import Path
 
 from lightkeeper.agent.captureline import CaptureLine
+from lightkeeper.capture import sums
 from lightkeeper.capture.ledger import State
+from lightkeeper.capture.record import NANOSECONDS
 from lightkeeper.capture.request import CaptureRequest
 from lightkeeper.capture.sampling import Sampling
 from lightkeeper.config import Config
@@ -33,7 +34,6 @@ class Captures:
         self._config = config
         self._state = state
         self._provider = provider
-        self._latest: dict[str, float] = {}
         self._stopping = threading.Event()
         self._fault = fault
         self._line: CaptureLine | None = None
@@ -62,11 +62,30 @@ class Captures:
     def record(self, request: CaptureRequest, package: PackageIdentity) -> None:
         """Keep a capture (see `Recorder.record`)."""
         self._open_line().recorder.record(request, package)
-        self._latest[request.model] = time.time()
 
     def latest_sample(self, model: str) -> float | None:
-        """Return when an application last had an inference of a model kept, in seconds since 1970."""
-        return self._latest.get(model)
+        """Return when a capture of a model was last kept, an application's or a rule's, in seconds since 1970."""
+        line = self._line
+        kept_ns = None if line is None else line.recorder.latest_ns.get(model)
+        return None if kept_ns is None else kept_ns / NANOSECONDS
+
+    def metrics(self) -> dict[str, float]:
+        """Return the ledger's sums by the names that heartbeats give them; none while the ledger cannot be read."""
+        line = self._line
+        if line is None:
+            return {}
+        try:
+            ledger = sums.read(line.spool.journal)
+        except SpoolBroken:  # delivery and upkeep say so
+            return {}
+        lost = 0 if line.sampling is None else line.sampling.lost.total()
+        return {
+            "CapturesAccepted": ledger.accepted,
+            **{f"Captures{state.name.capitalize()}": count for state, count in ledger.states.items()},
+            "CapturesRefused": line.recorder.refused.total(),
+            "SamplesLost": lost,
+            "SpoolBytes": line.spool.held_bytes,
+        }
 
     def state_of(self, capture_id: str) -> State | None:
         """Return where a capture stands, or None for an id that the ledger does not know."""

@@ -18,6 +18,7 @@ from lightkeeper.device import DeviceIdentity
 from lightkeeper.providers import discovery
 from lightkeeper.providers.base import DeviceCertificate, Provider, ProviderOptions
 from lightkeeper.providers.report import Heartbeat, Metric, ModelReport
+from lightkeeper.state import replace_file
 
 if TYPE_CHECKING:
     from lightkeeper.agent.captures import Captures
@@ -91,10 +92,8 @@ class Starts:
 
     def _write(self, *, running: int) -> None:
         kept = {"starts": self.starts, "crashes": self.crashes, "running": running}
-        beside = self._path.with_suffix(".new")
         try:
-            beside.write_text(json.dumps(kept), encoding="utf-8")
-            beside.replace(self._path)
+            replace_file(self._path, json.dumps(kept).encode())
         except OSError as error:
             log.warning("starts_unwritable", extra={"file": str(self._path), "error": str(error)})
 
@@ -123,6 +122,7 @@ class Report:
             "Crashes": self._starts.crashes,
             "CPUUtilization": cpu_percent,
             "MemoryUsedMiB": resident_mib,
+            **self._captures.metrics(),
         }
         return Heartbeat(
             __version__,

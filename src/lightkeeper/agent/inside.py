@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,8 +68,9 @@ def compose(
     captures, state = _open_state(config, stack, provider)
     registry = Registry()
     models = modelling.models(config, registry, state)
+    due = threading.Event()
     deployments = modelling.deploying(
-        config, models, fleet or provider.fleet(), state, first_poll_seconds=first_poll_seconds
+        config, models, fleet or provider.fleet(), state, first_poll_seconds=first_poll_seconds, finished=due.set
     )
     starts = cloud.Starts(state / "starts.json")
     stack.callback(starts.ended)
@@ -76,6 +78,7 @@ def compose(
         provider,
         cloud.Report(models, captures, deployments, starts),
         interval_seconds=config.heartbeat_seconds,
+        due=due,
         acknowledge=deployments.acknowledge if deployments is not None else None,
     )
     service = AgentService(registry=registry, models=models, captures=captures)

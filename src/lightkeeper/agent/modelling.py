@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,12 +33,19 @@ FETCHED_FOLDER = "deployments"
 log = logging.getLogger(__name__)
 
 
-def deploying(
-    config: Config, models: Models, fleet: Fleet | None, state: Path, *, first_poll_seconds: float
+def deploying(  # noqa: PLR0913  # collaborators, called from one place
+    config: Config,
+    models: Models,
+    fleet: Fleet | None,
+    state: Path,
+    *,
+    first_poll_seconds: float,
+    finished: Callable[[], None],
 ) -> Deployments | None:
     """Return what makes the models what the fleet wants, or None where there is no such wish.
 
-    Made before the models start, since it holds packages of a deployment that was cut short.
+    Made before the models start, since it holds packages of a deployment that was cut short. `finished` is told that
+    a deployment's result waits to be sent.
     """
     if not config.deployments_enabled:
         return None
@@ -58,6 +66,7 @@ def deploying(
         Fetching(fleet, state / FETCHED_FOLDER, most_bytes=config.max_package_bytes, stopping=stopping),
         polling=Polling(interval_seconds, min(first_poll_seconds, interval_seconds)),
         stopping=stopping,
+        finished=finished,
     )
 
 

@@ -74,6 +74,10 @@ BATCH_OF = "(SELECT seq FROM batches WHERE last >= captures.seq ORDER BY last LI
 """The batch that a capture's number falls into, in a query on `captures`; NULL while it is open."""
 
 
+ENDED = "ended_"
+"""With the name of a final state, the counter of all captures that ever came to it and are there still."""
+
+
 class State(IntEnum):
     """Where a capture stands; from WRITTEN on for good."""
 
@@ -165,6 +169,8 @@ def insert_capture(  # noqa: PLR0913  # the columns of its row
         )
     except sqlite3.IntegrityError as error:
         raise taken(stored.id) from error
+    if thinned:
+        _count(database, State.THINNED, 1)
     return int(inserted.lastrowid or 0)
 
 
@@ -208,11 +214,14 @@ def end_batch(  # noqa: PLR0913  # the columns of its row
     ]
     if files:
         database.execute("DELETE FROM payloads WHERE capture BETWEEN ? AND ?", (first, last))
-    database.execute(
+    changed = database.execute(
         "UPDATE captures SET state = ?, ended_ms = ?, reason = ?, header = NULL, inline = NULL"
         " WHERE seq BETWEEN ? AND ? AND state = ?",
         (state, ended_ms, reason, first, last, State.OPEN if was == State.WAITING else was),
-    )
+    ).rowcount
+    _count(database, state, changed)
+    if was == State.WRITTEN:
+        _count(database, State.WRITTEN, -changed)
     return Ended(files, held_bytes)
 
 
@@ -228,6 +237,7 @@ def end_captures(  # noqa: PLR0913  # the columns of their rows
     """Give single captures their final state; a batch that has none left ends with them."""
     ended = Ended()
     batches: set[int] = set()
+    number = 0
     for seq in seqs:
         ((size_bytes, batch),) = database.execute(
             f"SELECT size_bytes, {BATCH_OF} FROM captures WHERE seq = ?",  # noqa: S608  # our own words
@@ -249,11 +259,17 @@ def end_captures(  # noqa: PLR0913  # the columns of their rows
                 (size_bytes, batch),
             )
         ended.freed_bytes += size_bytes
+        number += 1
+    _count(database, state, number)
     database.executemany(
         "UPDATE batches SET state = ?, ended_ms = ?, reason = ? WHERE seq = ? AND captures = 0",
         [(state, ended_ms, reason, batch) for batch in sorted(batches)],
     )
     return ended
+
+
+def _count(database: sqlite3.Connection, state: State, amount: int) -> None:
+    add_meta(database, f"{ENDED}{state.name}", amount)
 
 
 def add_meta(database: sqlite3.Connection, name: str, amount: int) -> None:

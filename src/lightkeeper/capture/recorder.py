@@ -67,6 +67,8 @@ class Recorder:
         self._warned_at: dict[str, float] = {}
         self.refused: Counter[str] = Counter()
         """How many captures found no room, by reason code."""
+        self.latest_ns: dict[str, int] = {}
+        """When a capture of a model was last kept, an application's or a rule's, by the name it is loaded under."""
 
     def record(self, request: CaptureRequest, package: PackageIdentity, *, rule: str = "") -> None:
         """Keep a capture; it is durable, as configured, when this returns.
@@ -91,6 +93,7 @@ class Recorder:
         except ResourcesExhausted as error:
             self._count(error)
             raise
+        self.latest_ns[request.model] = self._now_ns()
         self._accepted(batch)
 
     def _time_ns(self, given: tuple[int, int] | None) -> int:

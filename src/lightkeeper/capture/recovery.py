@@ -19,6 +19,7 @@ from typing import Any
 from lightkeeper.capture.journal import Durability, Journal, is_damage
 from lightkeeper.capture.ledger import FORMAT_VERSION, SCHEMA, State, end_captures
 from lightkeeper.capture.quarantine import Quarantine
+from lightkeeper.capture.sums import put_right
 from lightkeeper.errors import SpoolBroken
 
 DATABASE = "spool.db"
@@ -51,6 +52,7 @@ def start(
         journal = Journal(folder / DATABASE, SCHEMA, FORMAT_VERSION, durability, on_rollback=on_rollback)
         try:
             _tidy(folder, journal, quarantine, now_ms=now_ms)
+            journal.write(put_right)
         except BaseException:
             journal.close(save=False)
             raise

@@ -75,15 +75,20 @@ class Deployments:
         *,
         polling: Polling,
         stopping: threading.Event,
+        finished: Callable[[], None] = lambda: None,
         draw: Callable[[], float] = random.random,
     ) -> None:
-        """Take what deployments need; packages of one that was cut short are held from now on."""
+        """Take what deployments need; packages of one that was cut short are held from now on.
+
+        `finished` is told that a result waits to be sent.
+        """
         self._fleet = fleet
         self._models = models
         self._journal = journal
         self._fetching = fetching
         self._polling = polling
         self._stopping = stopping
+        self._finished = finished
         self._draw = draw
         self._failures = 0
         self._thread = threading.Thread(target=self.run, name="deployment", daemon=True)
@@ -108,6 +113,9 @@ class Deployments:
             self._journal.acknowledge(result)
         except OSError as error:
             log.warning("deployment_journal_unwritable", extra={"error": str(error)})
+            return
+        if self._journal.result() is not None:
+            self._finished()
 
     def run(self) -> None:
         """Carry out what was cut short, then ask and carry out, until the agent stops."""
@@ -190,6 +198,7 @@ class Deployments:
         self._fetching.clear()
         facts = {"deployment": result.name, "succeeded": result.succeeded, "detail": result.message}
         log.log(logging.INFO if result.succeeded else logging.WARNING, "deployment_finished", extra=facts)
+        self._finished()
 
     def _stand(self, plan: Plan) -> None:
         """Leave a plan where it is: the agent was asked to stop, and did not die of this step."""

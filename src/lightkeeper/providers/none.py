@@ -42,6 +42,13 @@ class NoProvider:
                     f"{model.name} {model.version}": {metric.name: metric.value for metric in model.metrics}
                     for model in heartbeat.models
                 },
+                "latest": {
+                    f"{model.name} {model.version}": {
+                        "inference": model.latest_inference,
+                        "sample": model.latest_sample,
+                    }
+                    for model in heartbeat.models
+                },
             },
         )
 
