@@ -97,6 +97,9 @@ def install(platform: Platform, folder: Path, *, wheels: Path, metadata: Path) -
         shutil.copytree(described, metadata / described.name)
     for path in sorted(_superfluous(folder), reverse=True):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
+    for path in sorted(folder.rglob("*"), reverse=True):  # what is below a folder comes before it
+        if path.is_dir() and not any(path.iterdir()):
+            path.rmdir()
 
 
 def _own_wheels(platform: Platform, wheels: Path) -> Iterator[Path]:
@@ -110,7 +113,7 @@ def _superfluous(folder: Path) -> Iterator[Path]:
     for path in folder.rglob("*"):
         name = path.relative_to(folder).as_posix()
         if path.is_dir():
-            if not any(path.iterdir()) or (path.parent == folder / "botocore" / "data" and path.name not in SERVICES):
+            if path.parent == folder / "botocore" / "data" and path.name not in SERVICES:
                 yield path
         elif any(fnmatch(name, out) for out in LEFT_OUT) and not any(fnmatch(name, kept) for kept in KEPT):
             yield path

@@ -1610,14 +1610,14 @@ class ObjectMissing(JobFailed):
 
 
 class ObjectDenied(JobFailed):
-    """The hub may not read or write there."""
+    """The S3 credentials do not allow it."""
 
     reason = "OBJECT_DENIED"
-    next_step = "let the hub's S3 credentials read the input and write the output location"
+    next_step = "let the S3 credentials (the hub's, for a job) read the input and write the output location"
 
 
 class ObjectTooLarge(JobFailed):
-    """The object is larger than the hub takes."""
+    """The object is larger than is taken."""
 
     reason = "OBJECT_TOO_LARGE"
     next_step = "give a smaller model, or raise the hub's limit"
@@ -1659,7 +1659,7 @@ class ObjectStoreUnreachable(JobInterrupted):
     """The store does not answer, or is busy."""
 
     reason = "OBJECT_STORE_UNREACHABLE"
-    next_step = "check that the S3 that the hub uses runs and can be reached, then create the job again"
+    next_step = "check that the S3 runs and can be reached from here (for a job: from the hub), then try again"
 
 
 class WorkerDied(JobInterrupted):

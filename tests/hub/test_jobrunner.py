@@ -23,9 +23,9 @@ from lightkeeper.errors import JobTimedOut, OutputUnwritable, WorkerDied
 from lightkeeper.hub import sandbox
 from lightkeeper.hub.jobs import Kind, Status
 from lightkeeper.hub.jobwork import Allowance, Workshop
-from lightkeeper.hub.objects import Objects
 from lightkeeper.hub.sandbox import Confines
 from lightkeeper.modelpackage.limits import GIB, MIB
+from lightkeeper.objects import Objects
 from tests.support import models
 from tests.support.jobs import JobShop
 from tests.support.seaweed import REGION, Seaweed, free_ports

@@ -115,3 +115,17 @@ def test_what_names_others_is_published_last(tmp_path: Path, authority: Path) ->
     """Whoever sees the checksum can fetch what it is of."""
     names = [file.name.rpartition("/")[2] for file in releases.files_of(make_store(tmp_path, authority, NEW))]
     assert names == ["test-1.pem", f"{NEW}.tgz", f"{NEW}.tgz.sig.json", releases.CHECKSUM]
+
+
+def test_publishing_needs_nothing_of_the_hub(tmp_path: Path, authority: Path) -> None:
+    """Only `lightkeeper[aws]`: a store is refused by the network before any module of the hub is imported."""
+    store = make_store(tmp_path, authority, NEW)
+    program = (
+        "import sys; from lightkeeper.cli import run; "
+        f"code = run(['release', 'publish', {str(store)!r}, 's3://nowhere', '--endpoint', 'http://127.0.0.1:9']); "
+        "print(code, *[name for name in sys.modules if name.startswith(('lightkeeper.hub', 'aiohttp', 'sqlalchemy'))])"
+    )
+    environment = os.environ | s3.ENVIRONMENT
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment, check=True)
+    assert "OBJECT_STORE_UNREACHABLE" in done.stderr
+    assert done.stdout.split() == ["1"]

@@ -22,8 +22,8 @@ from lightkeeper.hub.database import Database
 from lightkeeper.hub.jobrunner import JobRunner
 from lightkeeper.hub.jobs import ENDED, Job, Jobs, Kind
 from lightkeeper.hub.jobwork import Allowance, PackageSigner, Workshop
-from lightkeeper.hub.objects import Address, Objects
 from lightkeeper.modelpackage import authority
+from lightkeeper.objects import Address, Objects
 from lightkeeper.providers.aws import Credentials
 from tests.support.seaweed import ACCESS_KEY, REGION, SECRET_KEY, Seaweed
 

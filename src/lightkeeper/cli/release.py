@@ -45,7 +45,7 @@ def add_to(commands: argparse._SubParsersAction[Any]) -> None:
 def _publish(args: argparse.Namespace) -> None:
     from lightkeeper import releases
     from lightkeeper.errors import ReleaseTaken
-    from lightkeeper.hub.objects import Address, Objects
+    from lightkeeper.objects import Address, Objects
 
     place = Address.parse_prefix(args.place)
     objects = Objects(args.endpoint, args.region)

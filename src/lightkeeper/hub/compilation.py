@@ -12,9 +12,9 @@ from lightkeeper.hub import arns, declared, tags, targets
 from lightkeeper.hub.context import Context
 from lightkeeper.hub.jobs import Job, Jobs, Kind, Status, job_of
 from lightkeeper.hub.jobwork import artifact_address
-from lightkeeper.hub.objects import Address
 from lightkeeper.hub.paging import between, matches, page
 from lightkeeper.hub.tables.job import JOBS
+from lightkeeper.objects import Address
 
 Input = Mapping[str, Any]
 Output = dict[str, Any]

@@ -18,9 +18,9 @@ from typing import Any
 from lightkeeper.errors import CompiledModelChanged, FrameworkUnsupported, JobUnknown
 from lightkeeper.hub import declared, sandbox, targets
 from lightkeeper.hub.jobs import Artifact, Job, Jobs, Kind
-from lightkeeper.hub.objects import Address, Objects
 from lightkeeper.hub.sandbox import Confines
 from lightkeeper.modelpackage.limits import GIB, Limits
+from lightkeeper.objects import Address, Objects
 
 CONTENT_TYPE = "application/gzip"
 CHUNK_BYTES = 1024 * 1024

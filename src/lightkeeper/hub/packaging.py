@@ -13,10 +13,10 @@ from lightkeeper.hub.arns import arn
 from lightkeeper.hub.compilation import listing_conditions, refuse_key
 from lightkeeper.hub.context import Context
 from lightkeeper.hub.jobs import ENDED, Job, Jobs, Kind, Status, job_of
-from lightkeeper.hub.objects import Address
 from lightkeeper.hub.paging import matches, page
 from lightkeeper.hub.tables.job import JOBS
 from lightkeeper.names import check_model_name, check_model_version
+from lightkeeper.objects import Address
 
 Input = Mapping[str, Any]
 Output = dict[str, Any]

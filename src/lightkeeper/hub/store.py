@@ -16,10 +16,10 @@ from pathlib import Path
 from lightkeeper.hub import secret
 from lightkeeper.hub.database import Database
 from lightkeeper.hub.keys import OperatorKey
-from lightkeeper.hub.objects import Objects
 from lightkeeper.hub.sts import TokenService
 from lightkeeper.hub.weed import Weed
 from lightkeeper.hub.weedaccess import DEVICE_ROLE_ARN, Access
+from lightkeeper.objects import Objects
 from lightkeeper.providers.aws import Credentials
 
 _KEYS = "object-store-keys"

@@ -26,12 +26,12 @@ from lightkeeper.hub.jobrunner import JobRunner
 from lightkeeper.hub.jobs import Jobs
 from lightkeeper.hub.jobwork import Allowance, PackageSigner, Workshop
 from lightkeeper.hub.keys import Key, OperatorKeys
-from lightkeeper.hub.objects import Address
 from lightkeeper.hub.reach import Object
 from lightkeeper.hub.server import Listener, Server
 from lightkeeper.hub.sessions import DeviceSessions
 from lightkeeper.hub.store import Store, Stores
 from lightkeeper.hub.ticker import Ticker
+from lightkeeper.objects import Address
 
 LOOPBACK = "127.0.0.1"
 EVERYWHERE = frozenset({"0.0.0.0", "::"})  # noqa: S104 - to tell that it was asked for

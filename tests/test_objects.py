@@ -1,4 +1,4 @@
-"""The hub's access to S3: which addresses are taken, and that objects come and go whole."""
+"""Objects in S3: which addresses are taken, and that objects come and go whole."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from lightkeeper.errors import (
     ObjectTooLarge,
     WorkWithdrawn,
 )
-from lightkeeper.hub.objects import Address, Objects
+from lightkeeper.objects import Address, Objects
 from lightkeeper.providers.aws import Credentials
 from tests.support.seaweed import ACCESS_KEY, REGION, SECRET_KEY, Seaweed, free_ports
 

@@ -1,8 +1,8 @@
-"""The hub's access to objects in S3: addresses, read strictly, and whole files fetched and put.
+"""Objects in S3, for the hub's jobs and for publishing: addresses, read strictly, and whole files fetched and put.
 
 A put is whole or not at all: one request, or parts that become an object when the last is there; what an attempt that
 died left of parts is dropped by the next one for the same key. Each object carries the metadata it is put with, by
-which a later attempt knows its own. What goes wrong is said in the words of a job, not of a device's captures.
+which a later attempt knows its own. What goes wrong is said of an object, not of a device's captures.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class Objects:
-    """Where the objects are: an S3, and the hub's key to it. Every method raises a `JobFailed`."""
+    """Where the objects are: an S3, and the key to it. Every method raises a `JobFailed`."""
 
     endpoint: str | None
     region: str | None
