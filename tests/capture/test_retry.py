@@ -7,12 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lightkeeper import errors
+from lightkeeper.backoff import LEAST_SECONDS, Backoff
 from lightkeeper.capture.retry import (
-    LEAST_SECONDS,
     QUICK,
     SLOW,
     SUSPECT_AFTER_ATTEMPTS,
-    Backoff,
     Quarantine,
     Retry,
     decide,

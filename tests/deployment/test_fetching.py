@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lightkeeper.capture.retry import Backoff
+from lightkeeper.backoff import Backoff
 from lightkeeper.deployment.fetching import FREE_KEPT_BYTES, GIVE_UP_SECONDS, Fetching
 from lightkeeper.errors import (
     ArchiveTooLarge,

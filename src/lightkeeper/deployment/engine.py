@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from lightkeeper.capture.retry import Backoff
+from lightkeeper.backoff import Backoff
 from lightkeeper.deployment.fetching import Fetching
 from lightkeeper.deployment.journal import Journal
 from lightkeeper.deployment.plan import Item, Phase, Plan, Step, words

@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from lightkeeper.capture.retry import Backoff
+from lightkeeper.backoff import Backoff
 from lightkeeper.errors import (
     ArchiveTooLarge,
     ChecksumMismatch,

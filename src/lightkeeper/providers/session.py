@@ -1,10 +1,19 @@
-"""A device's credentials as boto3 takes them: exchanged when first needed, again before they end, and when refused.
+"""A device's credentials as boto3 takes them: exchanged when first needed, again long before they end, when refused.
 
-Invariants: one exchange at a time (botocore's lock); after one that failed nobody asks again before a pause is over,
-which grows from `FIRST_PAUSE_SECONDS` to `MOST_PAUSE_SECONDS` and is drawn at random, so that a thousand devices whose
-network comes back do not ask together: until then every caller gets the failure that was. Credentials that were
-refused are exchanged anew at most every `RENEWAL_SECONDS`. The log says once that the cloud went and once that it is
-back.
+Invariants
+
+- One exchange at a time. After one that failed nobody asks again before a pause is over, which grows and is drawn at
+  random (`PAUSES`), so that a thousand devices whose network comes back do not ask together.
+- Credentials are used to their end: while an exchange fails, those that are held still count. Only once they have
+  ended every caller gets the failure that was.
+- Each exchange's successor is due after a share of its credentials' life, drawn anew: devices that began together
+  drift apart.
+- Credentials that were refused are exchanged anew at most every `RENEWAL_SECONDS`.
+- The log says once that the cloud went, once what else keeps it away, and once that it is back.
+
+botocore does the bookkeeping. It asks for new credentials when those it has end within 15 minutes, makes do with a
+failure until 10 minutes before the end, and knows nothing of how long they last: so it is told the end that makes it
+ask when we want it to (`_as_botocore_takes`).
 """
 
 from __future__ import annotations
@@ -14,17 +23,32 @@ import random
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from datetime import UTC, datetime, timedelta
+from typing import Any, Protocol
 
-from lightkeeper.errors import DeliveryFailed, ExtraMissing
-from lightkeeper.providers.exchange import CredentialExchange
+from lightkeeper.backoff import Backoff
+from lightkeeper.errors import DeliveryFailed, DestinationBusy, ExtraMissing
+from lightkeeper.providers.exchange import DeviceCredentials
 
-FIRST_PAUSE_SECONDS = 2.0
-MOST_PAUSE_SECONDS = 300.0
+PAUSES = Backoff(first_seconds=2.0, most_seconds=300.0)
 RENEWAL_SECONDS = 60.0
+REFRESH_SHARE = 0.75
+"""After this share of their life credentials are exchanged anew, or earlier by a random part of `REFRESH_SPREAD`."""
+REFRESH_SPREAD = 0.2
+ENDING = timedelta(seconds=30)
+"""Credentials that end sooner are not used: a request takes a while."""
+
+_ADVISORY, _MANDATORY = timedelta(minutes=15), timedelta(minutes=10)  # botocore's
 _METHOD = "device-certificate"
 
 log = logging.getLogger(__name__)
+
+
+class Exchange(Protocol):
+    """Gives credentials (see `CredentialExchange`)."""
+
+    def credentials(self) -> DeviceCredentials:
+        """Return new credentials. Raises a `DeliveryFailed`."""
 
 
 class DeviceSession:
@@ -32,17 +56,22 @@ class DeviceSession:
 
     def __init__(
         self,
-        exchange: CredentialExchange,
+        exchange: Exchange,
         region: str | None,
         *,
         draw: Callable[[], float] = random.random,
         monotonic: Callable[[], float] = time.monotonic,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._exchange = exchange
         self._region = region
         self._draw = draw
         self._monotonic = monotonic
+        self._now = now
         self._lock = threading.Lock()
+        self._exchanging = threading.Lock()  # guards what follows
+        self._held: DeviceCredentials | None = None
+        self._due = datetime.min.replace(tzinfo=UTC)
         self._failure: DeliveryFailed | None = None
         self._failures = 0
         self._silent_until = 0.0
@@ -63,46 +92,66 @@ class DeviceSession:
                 return False
             self._renewed_at = self._monotonic()
             self._made = None
+            with self._exchanging:
+                self._held = None
         return True
 
     def _make(self) -> Any:
         try:
             import boto3
-            from botocore.credentials import CredentialProvider, CredentialResolver, DeferredRefreshableCredentials
+            from botocore.credentials import CredentialProvider, CredentialResolver
             from botocore.session import Session
         except ImportError as error:
             raise ExtraMissing("the provider Aws needs boto3, which is not installed", extra="aws") from error
         logging.getLogger("botocore.credentials").setLevel(logging.ERROR)  # it warns at each try; we say it once
-        fetch = self._fetched
+        refreshable = self._refreshable
 
         class DeviceCertificateProvider(CredentialProvider):  # type: ignore[misc]  # botocore has no types
             METHOD = _METHOD
 
             def load(self) -> Any:
-                return DeferredRefreshableCredentials(refresh_using=fetch, method=_METHOD)
+                return refreshable()
 
         session = Session()
         session.register_component("credential_provider", CredentialResolver([DeviceCertificateProvider()]))
         return boto3.session.Session(botocore_session=session, region_name=self._region)
 
+    def _refreshable(self) -> Any:
+        """Return the credentials that botocore keeps, and has renewed."""
+        from botocore.credentials import DeferredRefreshableCredentials
+
+        return DeferredRefreshableCredentials(refresh_using=self._fetched, method=_METHOD, time_fetcher=self._now)
+
     def _fetched(self) -> dict[str, str]:
-        """Exchange the certificate, as botocore asks for it."""
+        """Return credentials, exchanged anew where they are due, as botocore asks for it. Raises a `DeliveryFailed`."""
+        with self._exchanging:
+            if not self._usable() or self._now() >= self._due:
+                self._exchange_anew()
+            if self._held is None or not self._usable():
+                assert self._failure is not None  # noqa: S101  # for the type checker: else there would be some
+                raise self._failure.with_traceback(None)
+            return self._as_botocore_takes(self._held)
+
+    def _usable(self) -> bool:
+        return self._held is not None and self._held.expiration - self._now() > ENDING
+
+    def _exchange_anew(self) -> None:
+        """Exchange the certificate, unless a pause is not over; what comes of it is held or noted."""
         if self._failure is not None and self._monotonic() < self._silent_until:
-            raise self._failure.with_traceback(None)
+            return
+        began = self._now()
         try:
             got = self._exchange.credentials()
+            if got.expiration - began <= ENDING:
+                raise DestinationBusy(f"the endpoint gave credentials that end at {got.expiration:%FT%TZ} already")
         except DeliveryFailed as failure:
             self._note(failure)
-            raise
+            return
+        self._held = got
+        self._due = began + (got.expiration - began) * (REFRESH_SHARE * (1 - REFRESH_SPREAD * self._draw()))
         if self._failure is not None:
             log.info("cloud_reachable")
         self._failure, self._failures = None, 0
-        return {
-            "access_key": got.access_key_id,
-            "secret_key": got.secret_access_key,
-            "token": got.session_token,
-            "expiry_time": got.expiration.isoformat(),
-        }
 
     def _note(self, failure: DeliveryFailed) -> None:
         if self._failure is None or type(self._failure) is not type(failure):
@@ -111,6 +160,17 @@ class DeviceSession:
                 extra={"reason": failure.reason, "detail": failure.message, "next_step": failure.next_step},
             )
         self._failure = failure
-        bound_seconds = min(MOST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2.0 ** min(self._failures, 16))
         self._failures += 1
-        self._silent_until = self._monotonic() + self._draw() * bound_seconds
+        pause_seconds = PAUSES.wait_seconds(self._failures, self._draw())
+        self._silent_until = self._monotonic() + pause_seconds
+        self._due = self._now() + timedelta(seconds=pause_seconds)
+
+    def _as_botocore_takes(self, held: DeviceCredentials) -> dict[str, str]:
+        """Return credentials with the end that has botocore ask again when they are due, and insist at their end."""
+        told = min(self._due + _ADVISORY, held.expiration - ENDING + _MANDATORY)
+        return {
+            "access_key": held.access_key_id,
+            "secret_key": held.secret_access_key,
+            "token": held.session_token,
+            "expiry_time": told.isoformat(),
+        }
