@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -17,29 +16,16 @@ from lightkeeper.providers import discovery
 from lightkeeper.providers.base import Provider, ProviderOptions
 from lightkeeper.providers.none import NoProvider
 from lightkeeper.providers.report import Heartbeat, Metric, ModelReport
+from tests.support.plugins import plugin_on_path
 
 OPTIONS = ProviderOptions(device=DeviceIdentity("cam-1", "yard", "cam-1", ""))
-
-PLUGIN = """
-class Made:
-    def __init__(self, options):
-        self.options = options
-
-class Refusing:
-    def __init__(self, options):
-        raise OSError("libmade.so: cannot open shared object file")
-"""
 
 
 @pytest.fixture
 def plugin(tmp_path: Path) -> Iterator[str]:
     """The name of an importable module with two providers."""
-    name = "lightkeeper_test_provider"
-    (tmp_path / f"{name}.py").write_text(PLUGIN, encoding="utf-8")
-    sys.path.insert(0, str(tmp_path))
-    yield name
-    sys.path.remove(str(tmp_path))
-    sys.modules.pop(name, None)
+    with plugin_on_path(tmp_path) as name:
+        yield name
 
 
 def test_the_built_in_provider_is_found_by_its_entry_point() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -15,31 +14,17 @@ from lightkeeper.plugins import RUNTIMES
 from lightkeeper.runtimes.base import RuntimeOptions
 from lightkeeper.runtimes.discovery import Runtimes
 from lightkeeper.runtimes.onnx import OnnxRuntime
+from tests.support.plugins import plugin_on_path
 
 OPTIONS = RuntimeOptions(threads=1)
 ONNX = EntryPoint("onnx", "lightkeeper.runtimes.onnx:OnnxRuntime", RUNTIMES)
-
-PLUGIN = """
-class Made:
-    formats = frozenset({"made", "onnx"})
-    def __init__(self, options):
-        self.options = options
-
-class Refusing:
-    def __init__(self, options):
-        raise OSError("libmade.so: cannot open shared object file")
-"""
 
 
 @pytest.fixture
 def plugin(tmp_path: Path) -> Iterator[str]:
     """The name of an importable module with two runtimes."""
-    name = "lightkeeper_test_plugin"
-    (tmp_path / f"{name}.py").write_text(PLUGIN, encoding="utf-8")
-    sys.path.insert(0, str(tmp_path))
-    yield name
-    sys.path.remove(str(tmp_path))
-    sys.modules.pop(name, None)
+    with plugin_on_path(tmp_path) as name:
+        yield name
 
 
 def test_the_built_in_runtime_is_found_by_its_entry_point() -> None:
@@ -76,7 +61,7 @@ def test_the_first_name_wins_where_two_runtimes_take_one_format(plugin: str) -> 
 
 
 @pytest.mark.parametrize(
-    "value", ["no_such_module:Made", "{plugin}:NoSuchName", "{plugin}:Refusing", "{plugin}:PLUGIN"]
+    "value", ["no_such_module:Made", "{plugin}:NoSuchName", "{plugin}:Refusing", "{plugin}:__name__"]
 )
 def test_a_plug_in_that_cannot_be_used_is_passed_over_with_a_warning(
     plugin: str, value: str, caplog: pytest.LogCaptureFixture
