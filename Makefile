@@ -1,6 +1,7 @@
 # Every verb sets up what it needs: a virtual environment in .venv with locked, hashed requirements.
 PYTHON ?= python3
 FUZZ_SECONDS ?= 300
+TEST_PROCESSES ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
@@ -105,7 +106,7 @@ imports: $(STAMP) ## check the direction of imports
 
 test: lint types imports ## run every check and test; the local API's tests over grpcio too
 	LIGHTKEEPER_TEST_TRANSPORT=grpcio $(BIN)/pytest -q tests/test_local_api.py
-	$(BIN)/pytest
+	$(BIN)/pytest -n $(TEST_PROCESSES) --dist loadfile
 
 bench: $(STAMP)  ## measure the agent beside a bare gRPC server, and write docs/benchmarks.md
 	$(BIN)/python -m bench --write docs/benchmarks.md

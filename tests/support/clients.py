@@ -7,6 +7,7 @@ finds it. A language whose tools are missing skips its tests and says what to in
 from __future__ import annotations
 
 import base64
+import fcntl
 import hashlib
 import itertools
 import json
@@ -139,15 +140,17 @@ def built(language: Language) -> Path:
     for source in sources:
         state.update(source.name.encode() + source.read_bytes())
     folder = BUILT / f"{language.name}-{state.hexdigest()[:16]}"
-    if not folder.exists():
-        BUILT.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=BUILT, prefix="unfinished-") as unfinished:
-            language.build(Path(unfinished))
-            Path(unfinished).rename(folder)
-            Path(unfinished).mkdir()  # for the context to remove
-        for older in BUILT.glob(f"{language.name}-*"):
-            if older != folder:
-                shutil.rmtree(older)
+    BUILT.mkdir(parents=True, exist_ok=True)
+    with (BUILT / f"{language.name}.lock").open("w") as lock:  # tests run in several processes
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            with tempfile.TemporaryDirectory(dir=BUILT, prefix="unfinished-") as unfinished:
+                language.build(Path(unfinished))
+                Path(unfinished).rename(folder)
+                Path(unfinished).mkdir()  # for the context to remove
+            for older in BUILT.glob(f"{language.name}-*"):
+                if older != folder:
+                    shutil.rmtree(older)
     return folder
 
 
