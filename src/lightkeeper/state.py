@@ -21,7 +21,7 @@ from pathlib import Path
 from lightkeeper.errors import StateDiskBroken, StateInUse, StateUnusable
 
 PRIVATE = 0o700
-_LOCK_FILE = "agent.lock"
+LOCK_FILE = "agent.lock"
 _BROKEN_DISK = frozenset({errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO})
 _IN_MEMORY = Path("/dev/shm")  # noqa: S108  # a folder of its own is made in it, private to this user
 
@@ -34,7 +34,7 @@ class StateFolder:
         self.path = path
         try:
             path.mkdir(PRIVATE, parents=True, exist_ok=True)
-            self._lock = os.open(path / _LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._lock = os.open(path / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             cause = os.strerror(error.errno or 0)
             if error.errno in _BROKEN_DISK:

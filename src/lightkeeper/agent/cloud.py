@@ -39,7 +39,7 @@ def provider(config: Config) -> Provider:
     """Return the provider. Raises `ProviderUnusable`."""
     options = ProviderOptions(
         device=identity(config),
-        certificate=_certificate(config),
+        certificate=certificate(config),
         endpoint=config.endpoint_override,
         s3_endpoint=config.s3_endpoint,
         library=config.provider_path,
@@ -60,7 +60,8 @@ def _string(value: object) -> str:
     return value.value if isinstance(value, StrEnum) else str(value)
 
 
-def _certificate(config: Config) -> DeviceCertificate | None:
+def certificate(config: Config) -> DeviceCertificate | None:
+    """Return how the device proves who it is, or None where the configuration does not say."""
     endpoint, ca_file = config.aws_credential_endpoint, config.aws_ca_cert_file
     certificate_file, key_file = config.aws_cert_file, config.aws_private_key_file
     if endpoint is None or ca_file is None or certificate_file is None or key_file is None:

@@ -32,6 +32,14 @@ def chosen(wanted: Transport, *, find: Callable[[str], object | None] = find_spe
     return wanted
 
 
+def load(transport: Transport) -> None:
+    """Import what a server is made of, and make none."""
+    if transport is Transport.NATIVE:
+        import lightkeeper.transport.native_server
+    else:
+        import lightkeeper.transport.grpc_server  # noqa: F401  # its import is all that is wanted
+
+
 def make(  # noqa: PLR0913  # every setting is named
     transport: Transport,
     methods: Mapping[str, Method],

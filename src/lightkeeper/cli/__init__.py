@@ -1,7 +1,8 @@
 """The command line: one module a command group, each with `add_to(commands)`; they print, and never log.
 
-A command is a function that takes the parsed arguments and returns nothing; a refusal is an `AgentError` that it lets
-pass. Heavy modules are imported inside the command functions, so that `--help` costs no more than argparse.
+A command is a function that takes the parsed arguments and returns nothing, or an exit code where what it prints is a
+verdict; a refusal is an `AgentError` that it lets pass. Heavy modules are imported inside the command functions, so
+that `--help` costs no more than argparse.
 
 Exit codes: 0 done; 1 refused, with the reason on stderr; 2 wrong usage; 3 the agent cannot be reached; 70 a fault of
 Lightkeeper's own; 130 interrupted.
@@ -24,7 +25,7 @@ EXIT_UNREACHABLE = 3
 EXIT_INTERNAL = 70
 EXIT_INTERRUPTED = 130
 
-GROUPS = ("agent", "models", "predict", "capture", "captures", "package", "ca", "config", "hub", "release")
+GROUPS = ("agent", "models", "predict", "capture", "captures", "package", "ca", "config", "doctor", "hub", "release")
 """The modules of this package, in the order `--help` shows their commands."""
 
 
@@ -54,11 +55,11 @@ def run(argv: Sequence[str], program: str = "lightkeeper") -> int:
 def guarded(command: Callable[[], object], program: str, *, as_json: bool = False) -> int:
     """Run a command and return the process's exit code; refusals are printed under the program's name."""
     try:
-        command()
+        returned = command()
     except AgentError as error:
         output.refusal(error, as_json=as_json, program=program)
         return exit_code(type(error))
     except KeyboardInterrupt:
         print(f"{program}: interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
-    return 0
+    return returned if isinstance(returned, int) else 0

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from itertools import zip_longest
 
 from lightkeeper.errors import AgentError, ConfigInvalid, Finding
 
@@ -60,10 +61,12 @@ def working(what: str) -> Iterator[None]:
         yield
 
 
-def table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, empty: str = "") -> None:
+def table(
+    headings: Sequence[str], rows: Sequence[Sequence[str]], *, empty: str = "", styles: Sequence[str] = ()
+) -> None:
     """Print rows of text under headings: framed on a terminal, tab-separated without headings in a pipe.
 
-    Where there is no row, `empty` is said on stderr instead.
+    Where there is no row, `empty` is said on stderr instead. `styles` colours each row on a terminal.
     """
     if not rows:
         note(empty)
@@ -78,8 +81,8 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, empty: str 
     framed = Table(show_lines=any("\n" in cell for row in rows for cell in row))
     for heading in headings:
         framed.add_column(heading, overflow="fold")  # a path that is cut is of no use
-    for row in rows:
-        framed.add_row(*row)
+    for row, style in zip_longest(rows, styles):
+        framed.add_row(*row, style=style)
     Console().print(framed, markup=False)
 
 

@@ -27,7 +27,7 @@ def survey(report: Report, file: Path, read_roots: Callable[[Path], object]) -> 
     if report.config is None:
         return report
     faults = tuple(_faults(report.config, read_roots))
-    warnings = (*report.warnings, *_warnings(report.config, file))
+    warnings = (*report.warnings, *opened_to_others(report.config, file))
     return replace(report, config=None if faults else report.config, faults=faults, warnings=warnings)
 
 
@@ -40,21 +40,22 @@ def _faults(config: Config, read_roots: Callable[[Path], object]) -> Iterator[Fi
     if config.provider is Provider.AWS:
         needed += ["aws_ca_cert_file", "aws_cert_file", "aws_private_key_file"]
     for field in needed:
-        problem = _file_problem(getattr(config, field))
+        problem = file_problem(getattr(config, field))
         if problem:
             yield Finding(name_of(field), problem)
     folders = {"state_path": config.state_path}
     if config.capture_disk_path and not config.captures_to_cloud:
         folders["capture_disk_path"] = config.capture_disk_path
     for field, folder in folders.items():
-        problem = _folder_problem(folder)
+        problem = folder_problem(folder)
         if problem:
             yield Finding(name_of(field), problem)
-    if config.socket_group is not None and not _group_exists(config.socket_group):
+    if config.socket_group is not None and not group_exists(config.socket_group):
         yield Finding(name_of("socket_group"), f"names no group of this device: {config.socket_group}")
 
 
-def _warnings(config: Config, file: Path) -> Iterator[Finding]:
+def opened_to_others(config: Config, file: Path) -> Iterator[Finding]:
+    """Yield what other users may do to the configuration's file or with the device's private key."""
     if _mode(file) & WRITE_BY_OTHERS:
         yield Finding(str(file), "can be changed by other users: run chmod go-w on it")
     if config.provider is Provider.AWS and config.aws_private_key_file:
@@ -64,7 +65,7 @@ def _warnings(config: Config, file: Path) -> Iterator[Finding]:
             yield Finding(name_of("aws_private_key_file"), problem)
 
 
-def _file_problem(path: Path) -> str:
+def file_problem(path: Path) -> str:
     """Return why a file cannot be used, or nothing."""
     where = path.absolute()
     try:
@@ -75,7 +76,7 @@ def _file_problem(path: Path) -> str:
         return f"names a file that cannot be reached: {where}: {error.strerror}"
 
 
-def _folder_problem(path: Path) -> str:
+def folder_problem(path: Path) -> str:
     """Return why a folder cannot be written or, where it is missing, made; or nothing."""
     absolute = path.absolute()
     try:
@@ -94,7 +95,8 @@ def _mode(path: Path) -> int:
         return 0
 
 
-def _group_exists(name: str) -> bool:
+def group_exists(name: str) -> bool:
+    """Whether this device has a group of that name."""
     try:
         import grp
     except ImportError:  # Windows has none

@@ -1,28 +1,25 @@
 """The exchange of a device's certificate for credentials, by mutual TLS: one request, and what its answer means.
 
-`GET https://<endpoint>/role-aliases/<alias>/credentials` with the header `x-amzn-iot-thingname`. A proxy is taken from
-the environment (HTTPS_PROXY, NO_PROXY); TLS goes through it to the endpoint itself. Nothing here is remembered.
+`GET https://<endpoint>/role-aliases/<alias>/credentials` with the header `x-amzn-iot-thingname`. Nothing here is
+remembered.
 """
 
 from __future__ import annotations
 
 import json
-import ssl
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any
-from urllib.request import getproxies, proxy_bypass
 
 from lightkeeper.errors import (
-    CertificateFilesUnusable,
     ClockWrong,
     DeliveryFailed,
     DestinationBusy,
     DestinationDenied,
     DestinationUnreachable,
 )
+from lightkeeper.providers import connection
 from lightkeeper.providers.base import DeviceCertificate
 
 THING_HEADER = "x-amzn-iot-thingname"
@@ -68,7 +65,7 @@ class CredentialExchange:
 
         endpoint = self._certificate.endpoint
         try:
-            answer = self._pool().request(
+            answer = connection.pool(endpoint, connection.context(self._certificate)).request(
                 "GET",
                 endpoint,
                 headers={THING_HEADER: self._thing_name},
@@ -82,32 +79,6 @@ class CredentialExchange:
         except HTTPError as error:
             raise self._failure(error) from error
         return self._read(answer.status, body, answer.headers.get("Date"))
-
-    def _pool(self) -> Any:
-        """Return what makes one connection: through the environment's proxy, where it has one for this host."""
-        import urllib3
-
-        context = self._context()
-        host = urllib3.util.parse_url(self._certificate.endpoint).host or ""
-        proxy = getproxies().get("https")
-        if proxy and not proxy_bypass(host.strip("[]")):
-            return urllib3.ProxyManager(proxy, ssl_context=context, num_pools=1)
-        return urllib3.PoolManager(ssl_context=context, num_pools=1)
-
-    def _context(self) -> ssl.SSLContext:
-        files = self._certificate
-        try:
-            context = ssl.create_default_context(cafile=str(files.ca_file))
-            context.load_cert_chain(files.certificate_file, files.key_file)
-        except (OSError, ssl.SSLError) as error:
-            raise CertificateFilesUnusable(
-                f"the device's certificate, its key or the authority's certificate cannot be used: {error}",
-                ca_file=files.ca_file,
-                certificate_file=files.certificate_file,
-                key_file=files.key_file,
-            ) from error
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        return context
 
     def _read(self, status: int, body: bytes, date: str | None) -> DeviceCredentials:
         self._check_clock(date)

@@ -1,0 +1,50 @@
+"""The way to an endpoint that asks for the device's certificate: the environment's proxy, and TLS through it.
+
+The proxy is HTTPS_PROXY's, unless NO_PROXY names the host. TLS is of version 1.2 or later.
+"""
+
+from __future__ import annotations
+
+import ssl
+from typing import Any
+from urllib.request import getproxies, proxy_bypass
+
+from lightkeeper.errors import CertificateFilesUnusable
+from lightkeeper.providers.base import DeviceCertificate
+
+
+def proxy_for(host: str) -> str | None:
+    """Return the address of the proxy that requests to a host go through, or None."""
+    proxy = getproxies().get("https")
+    return proxy if proxy and not proxy_bypass(host.strip("[]")) else None
+
+
+def pool(endpoint: str, context: ssl.SSLContext) -> Any:
+    """Return urllib3's maker of connections to an endpoint."""
+    import urllib3
+
+    proxy = proxy_for(urllib3.util.parse_url(endpoint).host or "")
+    if proxy is not None:
+        return urllib3.ProxyManager(proxy, ssl_context=context, num_pools=1)
+    return urllib3.PoolManager(ssl_context=context, num_pools=1)
+
+
+def context(files: DeviceCertificate) -> ssl.SSLContext:
+    """Return the TLS of a device: it trusts the one authority and shows its certificate.
+
+    The files are read at each call, so that renewed ones are found. Raises `CertificateFilesUnusable`.
+    """
+    try:
+        made = ssl.create_default_context(cafile=str(files.ca_file))
+        made.load_cert_chain(
+            files.certificate_file, files.key_file, password=""
+        )  # an encrypted key is refused, not asked for
+    except (OSError, ssl.SSLError) as error:
+        raise CertificateFilesUnusable(
+            f"the device's certificate, its key or the authority's certificate cannot be used: {error}",
+            ca_file=files.ca_file,
+            certificate_file=files.certificate_file,
+            key_file=files.key_file,
+        ) from error
+    made.minimum_version = ssl.TLSVersion.TLSv1_2
+    return made
