@@ -594,6 +594,13 @@ class CertificateFilesUnusable(DeliveryFailed):
     next_step = "check the files that sagemaker_edge_provider_aws_ca_cert_file, …_cert_file and …_cert_pk_file name"
 
 
+class DestinationUntrusted(DeliveryFailed):
+    """The destination's certificate is not of the configured authority, is for another host, or is out of date."""
+
+    reason = "DESTINATION_UNTRUSTED"
+    next_step = "check sagemaker_edge_provider_aws_ca_cert_file, the endpoint's address and its certificate"
+
+
 class DestinationMissing(DeliveryFailed):
     """The bucket, the folder or the mounted disk is not there."""
 

@@ -27,6 +27,7 @@ TABLE: dict[type[AgentError], Backoff | None] = {
     errors.SpoolBroken: QUICK,
     errors.SpoolDiskFull: QUICK,
     errors.CertificateFilesUnusable: SLOW,
+    errors.DestinationUntrusted: SLOW,
     errors.DestinationDenied: SLOW,
     errors.DestinationMissing: SLOW,
     errors.DestinationRefusing: SLOW,

@@ -22,6 +22,7 @@ from lightkeeper.errors import (
     DestinationMissing,
     DestinationRefusing,
     DestinationUnreachable,
+    DestinationUntrusted,
     ObjectRefused,
     PayloadLost,
     RecordDamaged,
@@ -65,6 +66,7 @@ BACKOFFS: Final[dict[type[AgentError], Backoff]] = {
     DestinationDenied: SLOW,
     DestinationMissing: SLOW,
     DestinationRefusing: SLOW,
+    DestinationUntrusted: SLOW,
     ClockWrong: SLOW,
 }
 """The wait after each fault; what is not listed is nothing anybody foresaw, and waits slowly."""

@@ -136,7 +136,7 @@ def _of_the_network(patient: Patient, config: Config, files: DeviceCertificate) 
     if config.s3_endpoint is None and config.bucket is not None:
         hosts += (f"s3.{config.region}.amazonaws.com{'.cn' if config.region.startswith('cn-') else ''}",)
     hosts = tuple(dict.fromkeys(hosts))
-    exchange = CredentialExchange(files, config.thing_name, patient.now)
+    exchange = CredentialExchange(files, config.thing_name, now=patient.now)
     uses = ("provider", "aws_credential_endpoint")
     on_the_way = ("proxy", "dns")
     return [

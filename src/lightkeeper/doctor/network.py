@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from lightkeeper.doctor.diagnosis import Diagnosis, failed, ok, skipped, warning
 from lightkeeper.errors import ClockWrong, DestinationUnreachable
 from lightkeeper.providers import connection
-from lightkeeper.providers.exchange import SKEW_SECONDS
+from lightkeeper.providers.handshake import SKEW_SECONDS
 
 CONNECT_SECONDS = 5.0
 NOTABLE_SKEW_SECONDS = 60.0

@@ -13,14 +13,12 @@ from __future__ import annotations
 import json
 import logging
 import threading
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
+from lightkeeper import RELEASED
 from lightkeeper.modelpackage.document import DocumentInvalid, Node
 from lightkeeper.state import replace_file
-
-RELEASED = datetime(2026, 11, 22, tzinfo=UTC)
-"""When this agent was released: the true time is not before it. A release moves it on."""
 
 ACCEPTED_MAXIMUM = 4096
 """The most packages that are remembered; then the one accepted first is forgotten, with a WARNING."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ssl
 from typing import Any
+from urllib.parse import unquote
 from urllib.request import getproxies, proxy_bypass
 
 from lightkeeper.errors import CertificateFilesUnusable
@@ -20,13 +21,16 @@ def proxy_for(host: str) -> str | None:
 
 
 def pool(endpoint: str, context: ssl.SSLContext) -> Any:
-    """Return urllib3's maker of connections to an endpoint."""
+    """Return urllib3's maker of connections to an endpoint, which ends them when it is left. Raises its `HTTPError`."""
     import urllib3
 
     proxy = proxy_for(urllib3.util.parse_url(endpoint).host or "")
-    if proxy is not None:
-        return urllib3.ProxyManager(proxy, ssl_context=context, num_pools=1)
-    return urllib3.PoolManager(ssl_context=context, num_pools=1)
+    if proxy is None:
+        return urllib3.PoolManager(ssl_context=context, num_pools=1)
+    address = urllib3.util.parse_url(proxy if "://" in proxy else f"http://{proxy}")
+    headers = urllib3.make_headers(proxy_basic_auth=unquote(address.auth)) if address.auth else None
+    bare = address._replace(auth=None).url
+    return urllib3.ProxyManager(bare, proxy_headers=headers, ssl_context=context, num_pools=1)
 
 
 def context(files: DeviceCertificate) -> ssl.SSLContext:
@@ -36,9 +40,7 @@ def context(files: DeviceCertificate) -> ssl.SSLContext:
     """
     try:
         made = ssl.create_default_context(cafile=str(files.ca_file))
-        made.load_cert_chain(
-            files.certificate_file, files.key_file, password=""
-        )  # an encrypted key is refused, not asked for
+        made.load_cert_chain(files.certificate_file, files.key_file, password="")  # an encrypted key is not asked for
     except (OSError, ssl.SSLError) as error:
         raise CertificateFilesUnusable(
             f"the device's certificate, its key or the authority's certificate cannot be used: {error}",

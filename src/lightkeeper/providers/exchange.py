@@ -1,34 +1,38 @@
 """The exchange of a device's certificate for credentials, by mutual TLS: one request, and what its answer means.
 
 `GET https://<endpoint>/role-aliases/<alias>/credentials` with the header `x-amzn-iot-thingname`. Nothing here is
-remembered.
+remembered. An answer is read for `DEADLINE_SECONDS` and up to `ANSWER_MAXIMUM_BYTES`, however it comes.
 """
 
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
+from typing import Any
 
 from lightkeeper.errors import (
+    AgentError,
     ClockWrong,
-    DeliveryFailed,
     DestinationBusy,
     DestinationDenied,
     DestinationUnreachable,
 )
-from lightkeeper.providers import connection
+from lightkeeper.providers import connection, handshake
 from lightkeeper.providers.base import DeviceCertificate
 
 THING_HEADER = "x-amzn-iot-thingname"
 TIMEOUT_SECONDS = 10.0
-SKEW_SECONDS = 300.0
-"""A clock that is off by more cannot sign requests."""
+"""For the connection, and for each piece of the answer."""
+DEADLINE_SECONDS = 30.0
+"""For the whole answer's content."""
 ANSWER_MAXIMUM_BYTES = 64 * 1024
+SAID_MAXIMUM_CHARACTERS = 200
 
 _OK, _SERVER_FAULT = 200, 500
+_ASK_LATER = frozenset({408, 429})
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,99 +52,107 @@ class CredentialExchange:
         self,
         certificate: DeviceCertificate,
         thing_name: str,
+        *,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        timeout_seconds: float = TIMEOUT_SECONDS,
+        deadline_seconds: float = DEADLINE_SECONDS,
     ) -> None:
         """Take the certificate's files; they are read at each exchange, so that renewed ones are found."""
         self._certificate = certificate
         self._thing_name = thing_name
         self._now = now
+        self._timeout_seconds = timeout_seconds
+        self._deadline_seconds = deadline_seconds
 
     def credentials(self) -> DeviceCredentials:
         """Return new credentials.
 
-        Raises `CertificateFilesUnusable`, `DestinationDenied`, `ClockWrong`, `DestinationUnreachable` or
-        `DestinationBusy`.
+        Raises `CertificateFilesUnusable`, `DestinationDenied`, `DestinationUntrusted`, `ClockWrong`,
+        `DestinationUnreachable` or `DestinationBusy`.
         """
         from urllib3.exceptions import HTTPError
 
         endpoint = self._certificate.endpoint
+        context = connection.context(self._certificate)
         try:
-            answer = connection.pool(endpoint, connection.context(self._certificate)).request(
-                "GET",
-                endpoint,
-                headers={THING_HEADER: self._thing_name},
-                timeout=TIMEOUT_SECONDS,
-                retries=False,
-                redirect=False,
-                preload_content=False,
-            )
-            body = answer.read(ANSWER_MAXIMUM_BYTES)
-            answer.release_conn()
+            with connection.pool(endpoint, context) as pool:
+                answer = pool.request(
+                    "GET",
+                    endpoint,
+                    headers={THING_HEADER: self._thing_name},
+                    timeout=self._timeout_seconds,
+                    retries=False,
+                    redirect=False,
+                    preload_content=False,
+                    decode_content=False,
+                )
+                try:
+                    body = self._body(answer)
+                finally:
+                    answer.close()
         except HTTPError as error:
-            raise self._failure(error) from error
+            raise handshake.failure(error, self._certificate, self._now(), self._timeout_seconds) from error
         return self._read(answer.status, body, answer.headers.get("Date"))
 
+    def _body(self, answer: Any) -> bytes:
+        """Return the answer's content, as far as it is read."""
+        ends = time.monotonic() + self._deadline_seconds
+        body = b""
+        while len(body) < ANSWER_MAXIMUM_BYTES and (piece := answer.read1(ANSWER_MAXIMUM_BYTES)):
+            body += piece
+            if time.monotonic() > ends:
+                raise DestinationUnreachable(
+                    f"the credentials endpoint's answer took more than {self._deadline_seconds:.0f} s",
+                    endpoint=self._certificate.endpoint,
+                )
+        return body
+
     def _read(self, status: int, body: bytes, date: str | None) -> DeviceCredentials:
-        self._check_clock(date)
         endpoint = self._certificate.endpoint
-        if status >= _SERVER_FAULT:
-            raise DestinationBusy(f"{endpoint} answered {status}", endpoint=endpoint, status=status)
+        wrong = handshake.clock_fault(date, self._now(), endpoint)
+        if wrong is not None:
+            raise wrong
         if status != _OK:
-            said = _message(body)
-            raise DestinationDenied(
-                f"the credentials endpoint answered {status}: {said}",
-                endpoint=endpoint,
-                status=status,
-                thing=self._thing_name,
-            )
+            raise self._refusal(status, body)
         try:
             given = json.loads(body)["credentials"]
-            return DeviceCredentials(
-                str(given["accessKeyId"]),
-                str(given["secretAccessKey"]),
-                str(given["sessionToken"]),
+            credentials = DeviceCredentials(
+                _text(given["accessKeyId"]),
+                _text(given["secretAccessKey"]),
+                _text(given["sessionToken"]),
                 datetime.fromisoformat(given["expiration"]),
             )
-        except (ValueError, KeyError, TypeError) as error:
+            ended = credentials.expiration <= self._now()  # a TypeError for a time without a zone
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise DestinationBusy(f"{endpoint} gave an answer that is no credentials", endpoint=endpoint) from error
-
-    def _check_clock(self, date: str | None) -> None:
-        """Hold the device's clock against the endpoint's. Raises `ClockWrong`."""
-        if date is None:
-            return
-        try:
-            skew_seconds = (self._now() - parsedate_to_datetime(date)).total_seconds()
-        except (ValueError, TypeError):  # no date, or one without a zone
-            return
-        if abs(skew_seconds) > SKEW_SECONDS:
-            way = "ahead" if skew_seconds > 0 else "behind"
+        if ended and date is None:
             raise ClockWrong(
-                f"the device's clock is {abs(skew_seconds):.0f} seconds {way} of the credentials endpoint's",
-                skew_seconds=round(skew_seconds),
-                endpoint=self._certificate.endpoint,
-            )
-
-    def _failure(self, error: Exception) -> DeliveryFailed:
-        """Return what a connection that did not come about means."""
-        endpoint, text = self._certificate.endpoint, str(error)
-        if "certificate is not yet valid" in text:
-            return ClockWrong(
-                "the endpoint's certificate is not valid yet by the device's clock, which is therefore behind",
+                f"the credentials that were just given ended at {credentials.expiration:%FT%TZ} by the device's clock,"
+                " which is therefore ahead",
                 endpoint=endpoint,
             )
-        if "certificate has expired" in text:
-            return DestinationUnreachable(
-                "the endpoint's certificate has expired, or the device's clock is far ahead", endpoint=endpoint
-            )
-        if "alert" in text and "certificate" in text:
-            return DestinationDenied(
-                f"the credentials endpoint does not take the device's certificate: {text}", endpoint=endpoint
-            )
-        return DestinationUnreachable(f"the credentials endpoint cannot be reached: {text}", endpoint=endpoint)
+        return credentials
+
+    def _refusal(self, status: int, body: bytes) -> AgentError:
+        said, endpoint = _message(body), self._certificate.endpoint
+        kind = DestinationBusy if status >= _SERVER_FAULT or status in _ASK_LATER else DestinationDenied
+        return kind(
+            f"the credentials endpoint answered {status}: {said}",
+            endpoint=endpoint,
+            status=status,
+            thing=self._thing_name,
+        )
+
+
+def _text(given: object) -> str:
+    if not isinstance(given, str) or not given:
+        raise ValueError("no text")
+    return given
 
 
 def _message(body: bytes) -> str:
     try:
-        return str(json.loads(body)["message"])
-    except (ValueError, KeyError, TypeError):
-        return body[:200].decode("utf-8", "replace")
+        said = str(json.loads(body)["message"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        said = body[:SAID_MAXIMUM_CHARACTERS].decode("utf-8", "replace")
+    return said[:SAID_MAXIMUM_CHARACTERS]
