@@ -14,11 +14,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import sys
 import tempfile
 from pathlib import Path
 
 from lightkeeper.errors import StateDiskBroken, StateInUse, StateUnusable
+from lightkeeper.system import FILE_FLAGS, lock_file, sync_folder
 
 PRIVATE = 0o700
 LOCK_FILE = "agent.lock"
@@ -34,13 +34,13 @@ class StateFolder:
         self.path = path
         try:
             path.mkdir(PRIVATE, parents=True, exist_ok=True)
-            self._lock = os.open(path / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._lock = os.open(path / LOCK_FILE, os.O_RDWR | os.O_CREAT | FILE_FLAGS, 0o600)
         except OSError as error:
             cause = os.strerror(error.errno or 0)
             if error.errno in _BROKEN_DISK:
                 raise StateDiskBroken(f"the disk of the state folder {path} is broken: {cause}", folder=path) from error
             raise StateUnusable(f"the state folder {path} cannot be used: {cause}", folder=path) from error
-        if not _lock(self._lock):
+        if not lock_file(self._lock):
             os.close(self._lock)
             raise StateInUse(f"another agent uses the state folder {path}", path=path)
 
@@ -66,36 +66,6 @@ def replace_file(path: Path, content: bytes) -> None:
         raise
 
 
-def sync_folder(folder: Path) -> None:
-    """Make what was made, renamed or removed in a folder last through a power cut. Raises `OSError`."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def memory_folder() -> tempfile.TemporaryDirectory[str]:
     """Make a private folder that needs no disk, where the system has such; it is gone with the process's end."""
     return tempfile.TemporaryDirectory(prefix="lightkeeper-", dir=_IN_MEMORY if _IN_MEMORY.is_dir() else None)
-
-
-if sys.platform == "win32":
-    import msvcrt
-
-    def _lock(descriptor: int) -> bool:
-        try:
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-        except OSError:
-            return False
-        return True
-
-else:
-    import fcntl
-
-    def _lock(descriptor: int) -> bool:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True

@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import threading
 import time
 from contextlib import ExitStack
 from pathlib import Path
 
-from lightkeeper import __version__, resources
+from lightkeeper import __version__, resources, system
 from lightkeeper.agent import transports
 from lightkeeper.agent.inside import FIRST_POLL_SECONDS, compose
 from lightkeeper.config import Config
@@ -34,8 +33,6 @@ log = logging.getLogger(__name__)
 
 WORKERS_PER_CPU = 8
 WORKERS_LEAST = 16
-
-_ENDING = (signal.SIGTERM, signal.SIGINT)
 
 
 class Agent:
@@ -69,19 +66,9 @@ class Agent:
         self._stopping.set()
 
     def run_until_signal(self) -> None:
-        """Run until SIGTERM or SIGINT.
-
-        A thread of their own takes the signals. A handler in the main thread could be called just before that thread
-        begins to wait, and would then not wake it: the signal would be lost.
-        """
-        signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)  # every thread started from here on inherits it
-        threading.Thread(target=self._stop_at_signals, name="signals", daemon=True).start()
+        """Run until SIGTERM or SIGINT, or what stands for them on this system."""
+        system.call_at_endings(self.stop)
         self.run()
-
-    def _stop_at_signals(self) -> None:
-        while True:
-            signal.sigwait(_ENDING)
-            self.stop()
 
     def run(self) -> None:
         """Serve until `stop`. Raises a `SocketError`, or a `ConfigurationError` about the state folder."""
@@ -140,4 +127,4 @@ class Agent:
 
 def _caller_uid(socket_mode: int) -> int | None:
     """Return who can only be calling: with a socket that only its owner may open, the agent's own user."""
-    return os.geteuid() if socket_mode & 0o777 == OWNER_ONLY else None
+    return system.user_id() if socket_mode & 0o777 == OWNER_ONLY else None

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
 from lightkeeper.errors import SpoolBroken, SpoolDiskFull
+from lightkeeper.system import FILE_FLAGS, sync_content, sync_folder
 
 PRIVATE_FILE = 0o600
 PRIVATE_FOLDER = 0o700
@@ -53,14 +55,14 @@ class RealFiles:
 
     def write(self, path: Path, data: Iterable[bytes | memoryview], *, mode: int = PRIVATE_FILE) -> None:
         """See `Files.write`."""
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | FILE_FLAGS, mode)
         try:
             for chunk in data:
                 view = memoryview(chunk).cast("B")
                 while view:
                     view = view[os.write(descriptor, view) :]
             if self._synced:
-                os.fdatasync(descriptor)
+                sync_content(descriptor)
         finally:
             os.close(descriptor)
 
@@ -82,13 +84,8 @@ class RealFiles:
 
     def sync_folder(self, folder: Path) -> None:
         """See `Files.sync_folder`."""
-        if not self._synced:
-            return
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        if self._synced:
+            sync_folder(folder)
 
     def remove(self, path: Path) -> None:
         """See `Files.remove`."""
@@ -96,8 +93,7 @@ class RealFiles:
 
     def free_bytes(self, folder: Path) -> int:
         """See `Files.free_bytes`."""
-        usage = os.statvfs(folder)
-        return usage.f_bavail * usage.f_frsize
+        return shutil.disk_usage(folder).free
 
 
 @contextmanager

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from lightkeeper.errors import AgentError, SpoolBroken, SpoolDiskFull, SpoolTooNew
+from lightkeeper.system import sync_file, sync_folder
 
 Result = TypeVar("Result")
 Rows = list[tuple[Any, ...]]
@@ -211,7 +212,7 @@ class Journal:
         self._unsynced.clear()
         try:
             with suppress(FileNotFoundError):  # no log: all of it has been moved into the synced database
-                _sync(self._log, os.O_RDONLY)
+                sync_file(self._log)
         except OSError as error:
             self._unsynced.set()
             raise SpoolBroken(f"{self._path} cannot be synced: {error.strerror}", file=self._path) from error
@@ -249,7 +250,7 @@ class Journal:
             database.execute(f"PRAGMA wal_autocheckpoint = {LOG_LIMIT_BYTES // PAGE_BYTES}")
             database.execute(f"PRAGMA journal_size_limit = {LOG_LIMIT_BYTES}")
             self._reader = _connect(os.fspath(self._path))
-            _sync(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
+            sync_folder(self._path.parent)
         except OSError as error:
             database.close()
             raise SpoolBroken(f"{self._path.parent} cannot be synced: {error.strerror}", file=self._path) from error
@@ -335,11 +336,3 @@ def _connect(path: str) -> sqlite3.Connection:
 
 def _name(error: sqlite3.Error) -> str:
     return getattr(error, "sqlite_errorname", "") or type(error).__name__
-
-
-def _sync(path: Path, flags: int) -> None:
-    descriptor = os.open(path, flags | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

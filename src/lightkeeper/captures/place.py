@@ -17,6 +17,7 @@ from typing import BinaryIO, Protocol
 from urllib.parse import unquote
 
 from lightkeeper.errors import CapturesMissing, CapturesUnreadable, PayloadUnreadable
+from lightkeeper.system import FILE_FLAGS, NO_WAITING
 
 BATCH_SUFFIX = ".jsonl"
 FILE_SCHEME = "file://"
@@ -155,7 +156,7 @@ def _wanders(key: str) -> bool:
 
 def _opened(path: Path) -> BinaryIO:
     """Open a regular file for reading; a pipe that nobody writes to would wait for ever."""
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    descriptor = os.open(path, os.O_RDONLY | NO_WAITING | FILE_FLAGS)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise OSError(None, "it is not a regular file", str(path))

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 from pathlib import Path
 
-from lightkeeper import resources
+from lightkeeper import resources, system
 
 
 def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -23,7 +22,7 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
 
 def _run(args: argparse.Namespace) -> None:
     # Before any library starts a thread: one that lets these signals in would end the process, with calls under way.
-    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))
+    system.block_endings()
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's own threads: never used here, and their start costs
     resources.settle_memory()
 

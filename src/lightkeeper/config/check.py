@@ -20,6 +20,7 @@ from pathlib import Path
 from lightkeeper.config import document, model
 from lightkeeper.config.model import Config, Notes
 from lightkeeper.errors import ConfigInvalid, Finding
+from lightkeeper.system import user_id
 
 SHOWN_CHARACTERS = 80
 MAX_HINTS = 20
@@ -111,7 +112,7 @@ def default_state_path(
     if for_user.startswith("/"):
         return Path(for_user) / "lightkeeper"
     home = environment.get("HOME", "")
-    if (os.geteuid() == 0 if as_root is None else as_root) or not home.startswith("/"):
+    if (user_id() == 0 if as_root is None else as_root) or not home.startswith("/"):
         return Path("/var/lib/lightkeeper")
     return Path(home) / ".local/state/lightkeeper"
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import cast
 
 from lightkeeper.errors import ConfigFileExists, ConfigUnreadable, ConfigUnwritable
+from lightkeeper.system import FILE_FLAGS, NO_WAITING
 
 MAX_FILE_BYTES = 1024 * 1024
 PRIVATE = 0o600
@@ -78,7 +79,7 @@ def write(path: Path, members: Mapping[str, object], *, replace: bool) -> None:
     """
     place = path.parent / f".{path.name}.{os.getpid()}" if replace else path
     try:
-        descriptor = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE)
+        descriptor = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL | FILE_FLAGS, PRIVATE)
         try:
             with os.fdopen(descriptor, "w", encoding="utf-8") as file:
                 json.dump(members, file, indent=2, ensure_ascii=False)
@@ -99,8 +100,8 @@ def write(path: Path, members: Mapping[str, object], *, replace: bool) -> None:
 def _read_bytes(path: Path) -> bytes:
     where = str(path)
     try:
-        # Without O_NONBLOCK, opening a named pipe that nobody writes to would wait for ever.
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+        # A named pipe that nobody writes to would otherwise be waited for without an end.
+        descriptor = os.open(path, os.O_RDONLY | NO_WAITING | FILE_FLAGS)
         with os.fdopen(descriptor, "rb") as file:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise ConfigUnreadable(f"{where} is not a regular file", file=where)

@@ -14,6 +14,7 @@ from lightkeeper.config.check import Report
 from lightkeeper.config.model import Config, name_of
 from lightkeeper.config.values import Provider
 from lightkeeper.errors import Finding, SignatureRefused
+from lightkeeper.system import HAS_MODES, group_exists
 
 WRITE_BY_OTHERS = 0o022
 ANYTHING_BY_OTHERS = 0o077
@@ -89,20 +90,9 @@ def folder_problem(path: Path) -> str:
 
 
 def _mode(path: Path) -> int:
+    if not HAS_MODES:
+        return 0
     try:
         return path.stat().st_mode
     except OSError:
         return 0
-
-
-def group_exists(name: str) -> bool:
-    """Whether this device has a group of that name."""
-    try:
-        import grp
-    except ImportError:  # Windows has none
-        return False
-    try:
-        grp.getgrnam(name)
-    except KeyError:
-        return False
-    return True

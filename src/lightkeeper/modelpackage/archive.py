@@ -14,6 +14,7 @@ import stat
 import tarfile
 import zlib
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO
 
@@ -21,6 +22,7 @@ from lightkeeper.errors import PackageMemberForbidden, PackageNotFound, PackageU
 from lightkeeper.modelpackage.limits import Limits
 from lightkeeper.modelpackage.member import shown
 from lightkeeper.modelpackage.staging import Copy, check_name, too_large
+from lightkeeper.system import Folder, opened
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _LINKS = {tarfile.SYMTYPE: "symbolic link", tarfile.LNKTYPE: "hard link"}
@@ -32,45 +34,46 @@ def stage(path: Path, copy: Copy, limits: Limits) -> None:
     Raises `PackageNotFound`, `PackageUnreadable`, `ArchiveTooLarge`, `ArchivePathEscape`, `PackageMemberForbidden` or
     `DiskShort`.
     """
-    try:
-        # Without O_NONBLOCK, opening a named pipe would wait for a writer that may never come.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise PackageNotFound(f"nothing lies at {path}", path=path) from error
-    except (OSError, ValueError) as error:
-        raise PackageUnreadable(f"{path} cannot be opened: {error}", path=path) from error
-    try:
-        mode = os.fstat(descriptor).st_mode
-        if stat.S_ISDIR(mode):
-            _copy_folder(descriptor, copy, limits)
-        elif stat.S_ISREG(mode):
-            with os.fdopen(os.dup(descriptor), "rb") as archive:
-                _unpack(archive, path, copy, limits)
-        else:
-            raise PackageUnreadable(f"{path} is neither a folder nor a file", path=path)
-    except OSError as error:
-        raise PackageUnreadable(f"{path} cannot be read: {error}", path=path) from error
-    finally:
-        os.close(descriptor)
+    with ExitStack() as stack:
+        try:
+            place = stack.enter_context(opened(path))
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise PackageNotFound(f"nothing lies at {path}", path=path) from error
+        except (OSError, ValueError) as error:
+            raise PackageUnreadable(f"{path} cannot be opened: {error}", path=path) from error
+        try:
+            if isinstance(place, Folder):
+                _copy_folder(place, copy, limits)
+            elif stat.S_ISREG(os.fstat(place.fileno()).st_mode):
+                _unpack(place, path, copy, limits)
+            else:
+                raise PackageUnreadable(f"{path} is neither a folder nor a file", path=path)
+        except OSError as error:
+            raise PackageUnreadable(f"{path} cannot be read: {error}", path=path) from error
 
 
-def _copy_folder(descriptor: int, copy: Copy, limits: Limits) -> None:
+def _copy_folder(folder: Folder, copy: Copy, limits: Limits) -> None:
     """Copy every file below an open folder. Links are never followed, not even when they are swapped in meanwhile."""
-    listed = sorted(_walk(descriptor, "", limits.depth))
+    listed = sorted(_walk(folder, "", limits.depth))
     if len(listed) > limits.members:
         raise too_large("members", limits.members, len(listed))
     copy.expect(sum(size for _, size in listed))
     for name, _ in listed:
-        with _open_below(descriptor, name) as source:
+        with ExitStack() as stack:
+            *parents, file = name.split("/")
+            below = folder
+            for parent in parents:
+                below = stack.enter_context(below.folder(parent))
+            source = stack.enter_context(below.file(file))
             status = os.fstat(source.fileno())
             if not stat.S_ISREG(status.st_mode):
                 raise _forbidden(name, status.st_mode)
             copy.write(name, source, status.st_size)
 
 
-def _walk(descriptor: int, prefix: str, depth: int) -> Iterator[tuple[str, int]]:
+def _walk(folder: Folder, prefix: str, depth: int) -> Iterator[tuple[str, int]]:
     """Yield name and size of each file; refuse whatever is neither a file nor a folder."""
-    with os.scandir(descriptor) as entries:
+    with folder.entries() as entries:
         for entry in entries:
             name = prefix + entry.name
             status = entry.stat(follow_symlinks=False)
@@ -81,26 +84,8 @@ def _walk(descriptor: int, prefix: str, depth: int) -> Iterator[tuple[str, int]]
             elif depth <= 1:
                 raise too_large("depth", prefix.count("/") + 1, prefix.count("/") + 2, file=shown(name))
             else:
-                below = os.open(entry.name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=descriptor)
-                try:
+                with folder.folder(entry.name) as below:
                     yield from _walk(below, f"{name}/", depth - 1)
-                finally:
-                    os.close(below)
-
-
-def _open_below(descriptor: int, name: str) -> BinaryIO:
-    """Open a file below an open folder, one part of its path at a time, through no link."""
-    *folders, file = name.split("/")
-    opened: list[int] = []
-    try:
-        for folder in folders:
-            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=descriptor)
-            opened.append(descriptor)
-        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        return os.fdopen(os.open(file, flags, dir_fd=descriptor), "rb", buffering=0)
-    finally:
-        for each in opened:
-            os.close(each)
 
 
 def _unpack(file: BinaryIO, path: Path, copy: Copy, limits: Limits) -> None:

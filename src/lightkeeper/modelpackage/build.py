@@ -31,6 +31,7 @@ from lightkeeper.modelpackage.member import Names
 from lightkeeper.modelpackage.signature import Signer
 from lightkeeper.modelpackage.source import Source
 from lightkeeper.modelpackage.staging import check_name, too_large
+from lightkeeper.system import set_mode
 
 ENDING = ".tar.gz"
 CHUNK_BYTES = 1024 * 1024
@@ -221,7 +222,7 @@ def _written_whole(path: Path) -> Iterator[BinaryIO]:
         with os.fdopen(descriptor, "wb") as file:
             yield file
             file.flush()
-            os.fchmod(file.fileno(), _MODE)
+            set_mode(file.fileno(), beside, _MODE)
             os.fsync(file.fileno())
         _refuse_to_replace(path)
         beside.replace(path)

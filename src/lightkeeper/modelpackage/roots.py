@@ -15,6 +15,7 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 
 from lightkeeper.errors import RootsMissing, RootsWritable, RootUnusable
 from lightkeeper.modelpackage.certificate import CertificateUnreadable, from_pem, name
+from lightkeeper.system import HAS_MODES
 
 _ANYBODY_WRITES = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
 
@@ -38,7 +39,7 @@ def load(folder: Path) -> tuple[Root, ...]:
         mode = folder.stat().st_mode
     except OSError as error:
         raise RootsMissing(f"the root certificates folder {folder} cannot be read: {error}", folder=folder) from error
-    if mode & stat.S_IWOTH:
+    if HAS_MODES and mode & stat.S_IWOTH:
         raise RootsWritable(f"everybody may put certificates into {folder}", folder=folder)
     roots = [root for path in files for root in _read(path)]
     if not roots:

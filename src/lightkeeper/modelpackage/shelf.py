@@ -14,13 +14,13 @@ Invariants
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 import threading
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 
-from lightkeeper.state import PRIVATE, sync_folder
+from lightkeeper.state import PRIVATE
+from lightkeeper.system import sync_file, sync_folder
 
 _LEAVING = ".leaving"
 _SIGNATURE_FILE_NAME = "model.sig"
@@ -89,8 +89,7 @@ def _remove(folder: Path) -> None:
 
 def _sync(folder: Path) -> None:
     for path in (*folder.rglob("*"), folder):
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        if path.is_dir():
+            sync_folder(path)
+        else:
+            sync_file(path)

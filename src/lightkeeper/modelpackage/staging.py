@@ -5,7 +5,7 @@ and every file is hashed while it is written. Signature, manifest and model are 
 nobody can change a file between its verification and its use. The copy is removed when the model is open.
 
 Invariants
-1. A staging folder has mode 0700, lies directly in the staging root, and is locked (`flock`) by the process that
+1. A staging folder has mode 0700, lies directly in the staging root, and is locked (`lock_folder`) by the process that
    uses it for as long as it is used.
 2. A staging folder that nobody locks was left by a process that died, and may be removed by any other. The root's own
    lock is held while a folder is made and locked, and while leftovers are looked for, so that none is between the two.
@@ -15,7 +15,6 @@ Invariants
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import logging
 import os
@@ -38,6 +37,7 @@ from lightkeeper.errors import (
 )
 from lightkeeper.modelpackage import member
 from lightkeeper.modelpackage.limits import Limits
+from lightkeeper.system import lock_folder, wait_for_folder
 
 CHUNK_BYTES = 1024 * 1024
 _PREFIX = "package-"
@@ -81,7 +81,7 @@ class Staging:
         try:
             with self._locked_root():
                 folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=self._root))
-                lock = _lock(folder)
+                lock = lock_folder(folder)
         except OSError as error:
             raise self._unusable(error) from error
         try:
@@ -89,7 +89,7 @@ class Staging:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
             if lock is not None:
-                os.close(lock)
+                lock.release()
 
     def _unusable(self, error: OSError) -> AgentError:
         if error.errno in _DISK_FULL:
@@ -98,7 +98,7 @@ class Staging:
 
     def _remove_leftovers(self) -> None:
         for folder in self._root.glob(f"{_PREFIX}*"):
-            lock = _lock(folder)
+            lock = lock_folder(folder)
             if lock is None:
                 continue
             try:
@@ -107,16 +107,15 @@ class Staging:
             except OSError as error:
                 logger.warning("leftover_staging_kept", extra={"folder": str(folder), "error": str(error)})
             finally:
-                os.close(lock)
+                lock.release()
 
     @contextmanager
     def _locked_root(self) -> Iterator[None]:
-        descriptor = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        lock = wait_for_folder(self._root)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield
         finally:
-            os.close(descriptor)
+            lock.release()
 
 
 class Copy:
@@ -249,20 +248,6 @@ def too_large(limit_name: str, limit: int, given: int, **facts: object) -> Archi
     return ArchiveTooLarge(
         f"the package passes the limit {limit_name} of {limit}", limit=limit_name, expected=limit, given=given, **facts
     )
-
-
-def _lock(folder: Path) -> int | None:
-    """Lock a staging folder; return the open descriptor that holds the lock, or None where it is in use or gone."""
-    try:
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except OSError:
-        return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
-        return None
-    return descriptor
 
 
 def _write_all(descriptor: int, chunk: bytes) -> None:

@@ -226,7 +226,7 @@ def _load(path: Path) -> ctypes.CDLL:
             machine = int.from_bytes(head[18:20], "little" if head[5:6] == b"\1" else "big")
             raise _unusable(where, f"is for another machine (ELF machine {machine}, {head[4] * 32} bits)")
     try:
-        loaded = ctypes.CDLL(where, mode=ctypes.RTLD_LOCAL | os.RTLD_NOW)
+        loaded = ctypes.CDLL(where, mode=ctypes.RTLD_LOCAL | getattr(os, "RTLD_NOW", 0))
     except OSError as error:
         raise _unusable(where, f"cannot be loaded: {error}") from error
     missing = [name for name in FUNCTIONS if not hasattr(loaded, name)]

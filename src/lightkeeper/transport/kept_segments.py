@@ -16,13 +16,13 @@ A thread `segments` looks while something is kept, and ends when nothing is.
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from lightkeeper.errors import SharedMemoryNotFound, SharedMemoryUnsupported
+from lightkeeper.system import user_id
 
 if TYPE_CHECKING:
     import sysv_ipc
@@ -155,5 +155,5 @@ def not_found(segment_id: int) -> SharedMemoryNotFound:
     return SharedMemoryNotFound(
         f"segment {segment_id} does not exist, or the agent's user may not read it",
         segment_id=segment_id,
-        agent_uid=os.geteuid(),
+        agent_uid=user_id(),
     )

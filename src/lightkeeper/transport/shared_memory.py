@@ -15,7 +15,6 @@ The checks of one handle, in order:
 
 from __future__ import annotations
 
-import os
 import stat
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -26,6 +25,7 @@ from lightkeeper.errors import (
     SharedMemoryRefused,
     SharedMemoryWritable,
 )
+from lightkeeper.system import groups_of
 from lightkeeper.transport.kept_segments import KeptSegments, not_found
 
 if TYPE_CHECKING:
@@ -122,16 +122,6 @@ def _user_may_read(segment: sysv_ipc.SharedMemory, uid: int) -> bool:
     """Tell whether the kernel would let a user read a segment: owner and creator, their groups, then everyone."""
     if uid in {segment.uid, segment.cuid}:
         return bool(segment.mode & stat.S_IRUSR)
-    if {segment.gid, segment.cgid} & _groups_of(uid):
+    if {segment.gid, segment.cgid} & groups_of(uid):
         return bool(segment.mode & stat.S_IRGRP)
     return bool(segment.mode & stat.S_IROTH)
-
-
-def _groups_of(uid: int) -> set[int]:
-    import pwd
-
-    try:
-        user = pwd.getpwuid(uid)
-    except KeyError:
-        return set()
-    return set(os.getgrouplist(user.pw_name, user.pw_gid))

@@ -14,6 +14,7 @@ import secrets
 import shutil
 import socket
 import stat
+import sys
 from pathlib import Path
 
 from lightkeeper.errors import (
@@ -25,6 +26,8 @@ from lightkeeper.errors import (
     SocketPathTooLong,
     SocketStale,
 )
+
+assert sys.platform != "win32"  # noqa: S101  # tells the type checker whose functions there are
 
 PATH_LIMIT_BYTES = 107
 """What the kernel's address structure holds beside the closing zero."""

@@ -1,0 +1,80 @@
+"""What operating systems do differently, each thing by one name that means the same everywhere.
+
+`posix.py` and `windows.py` have the same names with the same signatures; one of them is chosen here, at import. No
+other module of the agent asks which system it is on, or imports what only one of them has. `docs/windows.md` tells
+which guarantees differ.
+"""
+
+from __future__ import annotations
+
+import sys
+
+if sys.platform == "win32":
+    from lightkeeper.system.windows import (
+        FILE_FLAGS,
+        HAS_MODES,
+        HAS_UNIX_SOCKETS,
+        NO_WAITING,
+        Folder,
+        FolderLock,
+        block_endings,
+        call_at_endings,
+        group_exists,
+        groups_of,
+        lock_file,
+        lock_folder,
+        opened,
+        set_mode,
+        sync_content,
+        sync_file,
+        sync_folder,
+        user_id,
+        wait_for_folder,
+        write_private,
+    )
+else:
+    from lightkeeper.system.posix import (
+        FILE_FLAGS,
+        HAS_MODES,
+        HAS_UNIX_SOCKETS,
+        NO_WAITING,
+        Folder,
+        FolderLock,
+        block_endings,
+        call_at_endings,
+        group_exists,
+        groups_of,
+        lock_file,
+        lock_folder,
+        opened,
+        set_mode,
+        sync_content,
+        sync_file,
+        sync_folder,
+        user_id,
+        wait_for_folder,
+        write_private,
+    )
+
+__all__ = [
+    "FILE_FLAGS",
+    "HAS_MODES",
+    "HAS_UNIX_SOCKETS",
+    "NO_WAITING",
+    "Folder",
+    "FolderLock",
+    "block_endings",
+    "call_at_endings",
+    "group_exists",
+    "groups_of",
+    "lock_file",
+    "lock_folder",
+    "opened",
+    "set_mode",
+    "sync_content",
+    "sync_file",
+    "sync_folder",
+    "user_id",
+    "wait_for_folder",
+    "write_private",
+]
