@@ -31,9 +31,11 @@ UNIX_ONLY = frozenset(
 WINDOWS_ONLY = frozenset({"_winapi", "msvcrt", "winreg", "winsound"})
 
 ELSEWHERE = {
+    "doctor": "it looks at a Linux device: /proc, mounts, owners",
     "hub": "a hub runs on a server, which is no Windows machine",
     "system/posix.py": "what POSIX has",
     "system/windows.py": "what Windows has",
+    "transport/unix_socket.py": "the socket itself",
 }
 """What need not be portable, by its path in the package, and why."""
 

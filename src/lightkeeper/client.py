@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 import uuid
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -34,7 +35,7 @@ from lightkeeper.errors import (
 from lightkeeper.model import ModelDescription
 from lightkeeper.models.report import ModelStatus, Progress, SwapReport
 from lightkeeper.tensor import DataType, Tensor
-from lightkeeper.transport import CONTROL, SERVICE, codec, control_codec, status
+from lightkeeper.transport import CONTROL, SERVICE, codec, control_codec, endpoint, status
 from lightkeeper.transport import agent_pb2 as wire
 from lightkeeper.transport import control_pb2 as control_wire
 from lightkeeper.transport.segments import Segment, SegmentPool
@@ -43,6 +44,7 @@ Array = npt.NDArray[Any]
 ResponseType = TypeVar("ResponseType", bound=Message)
 
 SHARED_MEMORY_ABOVE_BYTES = 256 * 1024
+_AGENT_GONE = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.UNAUTHENTICATED})
 
 log = logging.getLogger(__name__)
 
@@ -57,14 +59,12 @@ class Client:
         timeout_seconds: float | None = 60.0,
         shared_memory_above_bytes: int | None = SHARED_MEMORY_ABOVE_BYTES,
     ) -> None:
-        """Take the agent's address (a path, `unix:PATH`, or another gRPC target) and how long a call may take.
+        """Take the agent's address (a path, `unix:PATH`, `loopback:PATH`, another gRPC target) and a call's time.
 
         `shared_memory_above_bytes=None` sends every tensor as bytes.
         """
-        self._channel = grpc.insecure_channel(
-            target_of(address),
-            options=[("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)],
-        )
+        self._endpoint_file = endpoint.path_of(address)
+        self._line = None if self._endpoint_file else _Line(target_of(address))
         self._address = address
         self._timeout_seconds = timeout_seconds
         self._shared_memory_above_bytes = shared_memory_above_bytes
@@ -80,7 +80,8 @@ class Client:
 
     def close(self) -> None:
         """Close the connection and give the shared memory back."""
-        self._channel.close()
+        if self._line is not None:
+            self._line.channel.close()
         self._segments.close()
 
     def load_model(self, url: str, name: str) -> ModelDescription:
@@ -218,12 +219,37 @@ class Client:
     def _call(
         self, method: str, request: Message, response: type[ResponseType], *, service: str = SERVICE
     ) -> ResponseType:
-        call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = self._channel.unary_unary(f"/{service}/{method}")
+        line = self._line or self._found(self._endpoint_file)
+        call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = line.channel.unary_unary(f"/{service}/{method}")
         try:
-            body = call(request.SerializeToString(), timeout=self._timeout_seconds)
+            body = call(request.SerializeToString(), timeout=self._timeout_seconds, metadata=line.metadata)
         except grpc.RpcError as error:
+            if line.metadata and error.code() in _AGENT_GONE:
+                self._line = None
             raise _refusal(error, self._address) from error
         return response.FromString(body)
+
+    def _found(self, path: Path | None) -> _Line:
+        """Return a line to the agent that an endpoint's file tells of now: another agent has another port."""
+        try:
+            found = endpoint.read(path) if path else None
+        except OSError as error:
+            text = f"no agent's file can be read at {path}"
+            raise AgentUnreachable(text, address=self._address, cause=error.strerror) from error
+        if found is None:
+            raise AgentUnreachable(f"what lies at {path} is no agent's file", address=self._address)
+        self._line = line = _Line(found.target, found.metadata)
+        return line
+
+
+class _Line:
+    """A connection, and what every call on it carries."""
+
+    def __init__(self, target: str, metadata: tuple[tuple[str, str], ...] | None = None) -> None:
+        self.channel = grpc.insecure_channel(
+            target, options=[("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+        )
+        self.metadata = metadata
 
 
 def target_of(address: str) -> str:

@@ -42,7 +42,8 @@ exit codes, and `docs/errors.md` is generated from it.
     |   `-- JobInterrupted          ... this time; a later attempt may do it
     |-- InternalError           a fault of the agent or of a model, not of the caller
     |-- NotImplementedHere      a method this build does not offer
-    `-- Unavailable             the agent is stopping, or cannot be reached
+    |-- Unavailable             the agent is stopping, or cannot be reached
+    `-- Unauthenticated         the caller of a local call does not prove that it may call
 """
 
 from __future__ import annotations
@@ -141,7 +142,7 @@ class ConfigFileExists(ConfigurationError):
 
 
 class TransportMissing(ConfigurationError):
-    """The configuration asks for the native wire, and it is not installed."""
+    """The configuration asks for the native wire, and it is not installed, or cannot serve the address."""
 
     reason = "TRANSPORT_MISSING"
     next_step = "install lightkeeper-wire, or set lightkeeper_transport to auto or grpcio"
@@ -193,7 +194,7 @@ class SocketAddressInvalid(SocketError):
     """The address is empty, or of a scheme other than a Unix socket's."""
 
     reason = "SOCKET_ADDRESS_INVALID"
-    next_step = "give -a a file path, such as /tmp/agent.sock or unix:/tmp/agent.sock"
+    next_step = "give -a a file path, such as /tmp/agent.sock or unix:/tmp/agent.sock; loopback:PATH serves TCP instead"
 
 
 class SocketPathTooLong(SocketError):
@@ -1881,3 +1882,14 @@ class CallTimedOut(Unavailable):
 
     reason = "CALL_TIMED_OUT"
     next_step = "give the call more time, or look in the agent's log for what holds it up"
+
+
+class Unauthenticated(AgentError):
+    """The caller does not prove that it may call."""
+
+
+class CallerWithoutToken(Unauthenticated):
+    """An agent on loopback TCP was called without the token that its file holds, or with an earlier one."""
+
+    reason = "CALLER_WITHOUT_TOKEN"
+    next_step = "read the file at the agent's address anew, and send its token with every call: docs/windows.md"

@@ -31,8 +31,10 @@ class AgentProcess:
         program: tuple[str, ...] = (sys.executable, "-m", "lightkeeper", "agent"),
         flags: tuple[str, ...] = (),
         environment: Mapping[str, str] | None = None,
+        scheme: str = "unix",
     ) -> None:
         self.folder = folder
+        self._scheme = scheme
         self.socket = folder / "agent.sock"
         self.log_file = folder / "agent.log"
         self.config = folder / "config.json"
@@ -50,7 +52,7 @@ class AgentProcess:
         self._earlier_starts = len(self.events("agent_started"))
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
-                [*program, "-a", str(self.socket), "-c", str(self.config), *flags],
+                [*program, "-a", self.address, "-c", str(self.config), *flags],
                 stderr=log,
                 stdout=log,
                 env=os.environ | dict(environment or {}),
@@ -58,8 +60,8 @@ class AgentProcess:
 
     @property
     def address(self) -> str:
-        """The gRPC target of the socket."""
-        return f"unix:{self.socket}"
+        """The address of the socket, or of the file that stands in for it."""
+        return f"{self._scheme}:{self.socket}"
 
     def wait_until_started(self) -> AgentProcess:
         """Wait for the line that says that the agent serves; those of earlier agents do not count."""

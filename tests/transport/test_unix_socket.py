@@ -35,7 +35,7 @@ def listeners() -> Iterator[list[socket.socket]]:
 def serve(path: str | Path, listeners: list[socket.socket]) -> None:
     """Listen at a path, as a server does."""
     listener = socket.socket(socket.AF_UNIX)
-    listener.bind(os.fspath(path))
+    listener.bind(os.fspath(path).removeprefix("unix:"))
     listener.listen()
     listeners.append(listener)
 

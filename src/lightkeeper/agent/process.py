@@ -22,12 +22,11 @@ from lightkeeper.config import Config
 from lightkeeper.config.values import Transport
 from lightkeeper.providers.fleet import Fleet
 from lightkeeper.service import AgentService
-from lightkeeper.transport import CONTROL, SERVICE
+from lightkeeper.transport import CONTROL, SERVICE, door
 from lightkeeper.transport.health import Health
 from lightkeeper.transport.method import Caller
 from lightkeeper.transport.reflection import Reflection
 from lightkeeper.transport.servicer import Servicer
-from lightkeeper.transport.unix_socket import OWNER_ONLY, SocketFile, path_of
 
 log = logging.getLogger(__name__)
 
@@ -74,18 +73,19 @@ class Agent:
         """Serve until `stop`. Raises a `SocketError`, or a `ConfigurationError` about the state folder."""
         started = time.monotonic()
         with ExitStack() as stack:
-            socket = SocketFile(path_of(self._address), mode=self._config.socket_mode, group=self._config.socket_group)
-            stack.callback(socket.remove)
-            bind_address = socket.claim(force=self._force)
-            transport = transports.chosen(self._config.transport)
+            config = self._config
+            entrance = door.at(self._address, mode=config.socket_mode, group=config.socket_group)
+            stack.callback(entrance.remove)
+            bind_address = entrance.claim(force=self._force)
+            transport = transports.chosen(config.transport, token=entrance.token)
             inside = compose(self._config, stack, fleet=self._fleet, first_poll_seconds=self._first_poll_seconds)
             health = Health((SERVICE, CONTROL))
-            server = self._server(transport, inside.service, health)
-            server.start(f"unix:{bind_address}")
+            server = self._server(transport, inside.service, health, entrance.token)
+            port = server.start(bind_address)
             stack.callback(server.stop, 0)
-            socket.publish()
+            entrance.publish(port)
             inside.start(stack)
-            self._report_start(socket.path, transport, time.monotonic() - started)
+            self._report_start(entrance.path, transport, time.monotonic() - started)
             self._stopping.wait()
             log.info("agent_stopping", extra={"grace_seconds": self._config.grace_seconds})
             health.stop_serving()
@@ -97,7 +97,9 @@ class Agent:
             logging.shutdown()
             os._exit(0)  # a thread still runs a model and would hold up the interpreter's end
 
-    def _server(self, transport: Transport, service: AgentService, health: Health) -> transports.ApiServer:
+    def _server(
+        self, transport: Transport, service: AgentService, health: Health, token: str | None
+    ) -> transports.ApiServer:
         config = self._config
         return transports.make(
             transport,
@@ -106,6 +108,7 @@ class Agent:
             worker_threads=max(WORKERS_LEAST, WORKERS_PER_CPU * resources.usable_cpus()),
             max_message_bytes=config.max_message_bytes,
             compress_above_bytes=config.compress_above_bytes or None,
+            token=token,
         )
 
     def _report_start(self, path: Path, transport: Transport, seconds: float) -> None:
@@ -127,4 +130,4 @@ class Agent:
 
 def _caller_uid(socket_mode: int) -> int | None:
     """Return who can only be calling: with a socket that only its owner may open, the agent's own user."""
-    return system.user_id() if socket_mode & 0o777 == OWNER_ONLY else None
+    return system.user_id() if socket_mode & 0o777 == door.OWNER_ONLY else None

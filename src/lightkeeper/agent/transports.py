@@ -15,15 +15,24 @@ from lightkeeper.transport.method import Caller, Method
 class ApiServer(Protocol):
     """A gRPC server on one address."""
 
-    def start(self, address: str) -> None:
-        """Bind and serve. Raises `SocketDenied`."""
+    def start(self, address: str) -> int | None:
+        """Bind and serve, and return the TCP port where there is one. Raises `SocketDenied`."""
 
     def stop(self, grace_seconds: float, hurry: Event | None = None) -> bool:
         """Take no new call, let those under way finish within the grace time, and tell whether all of them did."""
 
 
-def chosen(wanted: Transport, *, find: Callable[[str], object | None] = find_spec) -> Transport:
-    """Return what `auto` comes to here. Raises `TransportMissing` where the native wire is asked for in vain."""
+def chosen(
+    wanted: Transport, *, token: str | None = None, find: Callable[[str], object | None] = find_spec
+) -> Transport:
+    """Return what `auto` comes to here. Raises `TransportMissing` where the native wire is asked for in vain.
+
+    Calls that must carry a token come over TCP, which is grpcio's alone.
+    """
+    if token is not None:
+        if wanted is Transport.NATIVE:
+            raise TransportMissing("lightkeeper_transport is native, which serves Unix sockets alone")
+        return Transport.GRPCIO
     native = find("lightkeeper_wire") is not None
     if wanted is Transport.NATIVE and not native:
         raise TransportMissing("lightkeeper_transport is native, but lightkeeper-wire is not installed")
@@ -48,10 +57,12 @@ def make(  # noqa: PLR0913  # every setting is named
     worker_threads: int,
     max_message_bytes: int,
     compress_above_bytes: int | None = None,
+    token: str | None = None,
 ) -> ApiServer:
     """Return a server. `caller` is who calls as far as the socket's rights tell; the native wire knows by itself.
 
-    Answers above `compress_above_bytes` are compressed; None compresses none.
+    Answers above `compress_above_bytes` are compressed; None compresses none. With a `token`, calls without it are
+    refused.
     """
     if transport is Transport.NATIVE:
         from lightkeeper.transport.native_server import NativeServer
@@ -70,4 +81,5 @@ def make(  # noqa: PLR0913  # every setting is named
         worker_threads=worker_threads,
         max_message_bytes=max_message_bytes,
         compress_above_bytes=compress_above_bytes,
+        token=token,
     )

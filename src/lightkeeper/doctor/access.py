@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 
-from lightkeeper.config.surroundings import group_exists
 from lightkeeper.doctor.diagnosis import Diagnosis, failed, ok, refused, warning
 from lightkeeper.errors import (
     AgentError,
@@ -20,6 +19,7 @@ from lightkeeper.errors import (
     SocketStale,
 )
 from lightkeeper.modelpackage import roots
+from lightkeeper.system import group_exists
 from lightkeeper.transport.unix_socket import SocketFile, path_of
 
 ANSWER_SECONDS = 5.0

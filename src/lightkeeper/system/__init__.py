@@ -1,8 +1,8 @@
 """What operating systems do differently, each thing by one name that means the same everywhere.
 
 `posix.py` and `windows.py` have the same names with the same signatures; one of them is chosen here, at import. No
-other module of the agent asks which system it is on, or imports what only one of them has. `docs/windows.md` tells
-which guarantees differ.
+other module of the agent imports what only one of them has, but for the Unix socket's own (`transport/door.py` chooses
+it). `docs/windows.md` tells which guarantees differ.
 """
 
 from __future__ import annotations

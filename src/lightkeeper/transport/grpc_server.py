@@ -19,7 +19,7 @@ from typing import NoReturn
 import grpc
 
 from lightkeeper.errors import AgentError, SocketDenied
-from lightkeeper.transport import method, status
+from lightkeeper.transport import endpoint, method, status
 from lightkeeper.transport.method import Caller, Handler, Kind, Method, Reply
 from lightkeeper.transport.open_streams import OpenStreams
 
@@ -37,7 +37,7 @@ _CODES = {code.value[0]: code for code in grpc.StatusCode}
 class GrpcServer:
     """A gRPC server on one address."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # every setting is named
         self,
         methods: Mapping[str, Method],
         *,
@@ -45,14 +45,18 @@ class GrpcServer:
         worker_threads: int,
         max_message_bytes: int,
         compress_above_bytes: int | None = None,
+        token: str | None = None,
     ) -> None:
-        """Take the methods by full path, and the caller: grpcio cannot tell who is at the other end of a socket."""
+        """Take the methods by full path, and the caller: grpcio cannot tell who is at the other end of a socket.
+
+        With a token, calls that do not carry it are refused.
+        """
         self._workers = ThreadPoolExecutor(worker_threads, thread_name_prefix="worker")
         self._slow = ThreadPoolExecutor(method.SLOW_THREADS, thread_name_prefix="slow")
         self._streams = OpenStreams()
         self._server = grpc.server(
             self._workers,
-            handlers=[_Methods(methods, _Behaviors(caller, self._slow, self._streams, compress_above_bytes))],
+            handlers=[_Methods(methods, _Behaviors(caller, self._slow, self._streams, compress_above_bytes), token)],
             options=[
                 ("grpc.max_receive_message_length", max_message_bytes),
                 ("grpc.max_send_message_length", -1),
@@ -63,13 +67,14 @@ class GrpcServer:
             maximum_concurrent_rpcs=method.CALLS_LIMIT,
         )
 
-    def start(self, address: str) -> None:
-        """Bind and serve. Raises `SocketDenied`."""
+    def start(self, address: str) -> int:
+        """Bind and serve, and return the port, where it is one of TCP. Raises `SocketDenied`."""
         try:
-            self._server.add_insecure_port(address)
+            port = self._server.add_insecure_port(address)
         except RuntimeError as error:
             raise SocketDenied(f"{address} cannot be served", address=address) from error
         self._server.start()
+        return port
 
     def stop(self, grace_seconds: float, hurry: Event | None = None) -> bool:
         """Take no new call, let those under way finish within the grace time, and tell whether all of them did.
@@ -92,14 +97,18 @@ class GrpcServer:
 
 
 class _Methods(grpc.GenericRpcHandler):
-    """Finds the handler of a call; a method nobody knows gets one that says so."""
+    """Finds the handler of a call; a method nobody knows, and a caller without the token, get one that says so."""
 
-    def __init__(self, methods: Mapping[str, Method], behaviors: _Behaviors) -> None:
+    def __init__(self, methods: Mapping[str, Method], behaviors: _Behaviors, token: str | None) -> None:
         self._handlers = {path: behaviors.of(its) for path, its in methods.items()}
         self._unknown = behaviors.of(Method(method.unknown_method))
+        self._unproven = behaviors.of(Method(method.unproven_caller))
+        self._token = token
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[bytes, bytes]:
         """Return the handler of a method's full path."""
+        if self._token is not None and not endpoint.admits(handler_call_details.invocation_metadata, self._token):
+            return self._unproven
         return self._handlers.get(handler_call_details.method, self._unknown)
 
 

@@ -13,6 +13,7 @@ from lightkeeper.errors import (
     AgentError,
     AgentStopping,
     BuffersFull,
+    CallerWithoutToken,
     CallsTooMany,
     MessageTooLarge,
     MethodUnknown,
@@ -74,6 +75,11 @@ class Method:
 def unknown_method(_body: bytes, _caller: Caller) -> bytes:
     """Answer a call of a method that nobody knows."""
     raise MethodUnknown("the service has no such method")
+
+
+def unproven_caller(_body: bytes, _caller: Caller) -> bytes:
+    """Answer a call that does not carry the token."""
+    raise CallerWithoutToken("the call does not carry the agent's token")
 
 
 def message_too_large(max_message_bytes: int) -> AgentError:

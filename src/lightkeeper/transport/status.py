@@ -39,6 +39,7 @@ class StatusCode(IntEnum):
     UNIMPLEMENTED = 12
     INTERNAL = 13
     UNAVAILABLE = 14
+    UNAUTHENTICATED = 16
 
 
 STATUS: dict[type[errors.AgentError], StatusCode] = {
@@ -53,6 +54,7 @@ STATUS: dict[type[errors.AgentError], StatusCode] = {
     errors.NotImplementedHere: StatusCode.UNIMPLEMENTED,
     errors.InternalError: StatusCode.INTERNAL,
     errors.Unavailable: StatusCode.UNAVAILABLE,
+    errors.Unauthenticated: StatusCode.UNAUTHENTICATED,
 }
 
 

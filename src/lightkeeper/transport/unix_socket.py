@@ -32,7 +32,6 @@ assert sys.platform != "win32"  # noqa: S101  # tells the type checker whose fun
 PATH_LIMIT_BYTES = 107
 """What the kernel's address structure holds beside the closing zero."""
 
-OWNER_ONLY = 0o600
 _PROBE_SECONDS = 2.0
 
 
@@ -53,9 +52,10 @@ def path_of(address: str) -> Path:
 class SocketFile:
     """The socket file of one agent, from its claim to its removal."""
 
-    def __init__(self, path: Path, *, mode: int = OWNER_ONLY, group: str | None = None) -> None:
+    def __init__(self, path: Path, *, mode: int = 0o600, group: str | None = None) -> None:
         """Take the path, the file's mode (connecting needs the write bit) and the group that shall own it."""
         self.path = path
+        self.token: str | None = None
         self._mode = mode
         self._group = group
         self._folder: int | None = None
@@ -63,7 +63,7 @@ class SocketFile:
         self._inode: int | None = None
 
     def claim(self, *, force: bool) -> str:
-        """Check that the path can be served and return the name for a server to bind to.
+        """Check that the path can be served and return the address for a server to bind to.
 
         With `force` a stale socket file is removed. Raises a `SocketError`.
         """
@@ -84,9 +84,9 @@ class SocketFile:
         if not os.access(self.path.parent, os.W_OK | os.X_OK, effective_ids=True):
             raise self._denied(PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
         self._clear_path(force=force)
-        return f"/proc/self/fd/{self._folder}/{self._staging}"
+        return f"unix:/proc/self/fd/{self._folder}/{self._staging}"
 
-    def publish(self) -> None:
+    def publish(self, _port: int | None = None) -> None:
         """Give the bound socket its rights and its real name. Raises a `SocketError`."""
         folder = self._folder
         staging = self.path.parent / self._staging

@@ -1,0 +1,96 @@
+"""The agent on loopback TCP, as on Windows, which has no Unix socket: the same calls, for whoever has the token."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+
+from lightkeeper.agent import transports
+from lightkeeper.capture.request import CaptureStatus
+from lightkeeper.client import Client
+from lightkeeper.config.values import Transport
+from lightkeeper.errors import AgentUnreachable, CallerWithoutToken, TransportMissing
+from lightkeeper.transport import endpoint, status
+from tests.conftest import Stubs
+from tests.support.agents import AgentProcess
+
+GRPCIO = {"lightkeeper_transport": "grpcio"}
+
+
+@pytest.fixture
+def agent(authority: Path, tmp_path: Path) -> Iterator[AgentProcess]:
+    """An agent of this test's own."""
+    agent = AgentProcess(tmp_path, authority / "certs", scheme="loopback", settings=GRPCIO).wait_until_started()
+    yield agent
+    agent.process.kill()
+    agent.process.wait()
+
+
+def test_an_application_loads_predicts_and_captures(agent: AgentProcess, doubled_package: Path) -> None:
+    """By the same client and the same path as on a socket."""
+    with Client(agent.address) as client:
+        client.load_model(str(doubled_package), "doubled")
+        inputs = np.array([[1, 2, 3, 4]], np.float32)
+        outputs = client.predict("doubled", {"x": inputs})
+        np.testing.assert_array_equal(outputs["y"], inputs * 2)
+        taken = client.capture_data("doubled", inputs={"x": inputs}, outputs=outputs)
+        assert client.flush_captures(10)
+        assert client.capture_status(taken) is CaptureStatus.SUCCESS
+
+
+def test_who_has_no_token_or_another_is_refused_by_every_service(agent: AgentProcess, stubs: Stubs) -> None:
+    """Local users that may not read the file may not call."""
+    messages, services = stubs
+    found = endpoint.read(agent.socket)
+    assert found is not None
+    with grpc.insecure_channel(found.target) as channel:
+        calls = (
+            services.AgentStub(channel).ListModels,
+            channel.unary_unary("/grpc.health.v1.Health/Check", request_serializer=bytes),
+        )
+        requests = (messages.ListModelsRequest(), b"")
+        for call, request in zip(calls, requests, strict=True):
+            for metadata in ((), (("authorization", "Bearer 00"),)):
+                with pytest.raises(grpc.RpcError) as refused:
+                    call(request, metadata=metadata)
+                assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
+                trailers = dict(refused.value.trailing_metadata())
+                assert isinstance(status.error_from_details(trailers[status.DETAILS_KEY]), CallerWithoutToken)
+        assert not calls[0](requests[0], metadata=found.metadata).models
+
+
+def test_a_client_finds_the_agent_that_comes_after(agent: AgentProcess, authority: Path) -> None:
+    """Another start means another port and token; a call in between says that nobody is there."""
+    with Client(agent.address) as client:
+        assert client.list_models() == []
+        agent.process.kill()
+        agent.process.wait()
+        for _ in range(2):
+            with pytest.raises(AgentUnreachable):
+                client.list_models()
+        successor = AgentProcess(agent.folder, authority / "certs", scheme="loopback", settings=GRPCIO, flags=("-f",))
+        successor.wait_until_started()
+        assert client.list_models() == []
+        assert successor.stop() == 0
+        for _ in range(2):
+            with pytest.raises(AgentUnreachable):
+                client.list_models()
+
+
+def test_a_client_says_what_it_found_in_place_of_an_agents_file(tmp_path: Path) -> None:
+    """Without a call to anywhere."""
+    path = tmp_path / "other"
+    path.write_text("not an agent's")
+    with Client(f"loopback:{path}") as client, pytest.raises(AgentUnreachable, match="no agent's file"):
+        client.list_models()
+
+
+def test_the_native_wire_is_not_asked_to_serve_it() -> None:
+    """It serves Unix sockets: `auto` comes to grpcio, and `native` is refused."""
+    assert transports.chosen(Transport.AUTO, token="t", find=lambda _: object()) is Transport.GRPCIO  # noqa: S106  # no secret
+    with pytest.raises(TransportMissing):
+        transports.chosen(Transport.NATIVE, token="t", find=lambda _: object())  # noqa: S106  # no secret
