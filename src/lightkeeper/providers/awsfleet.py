@@ -13,7 +13,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 from lightkeeper.device import DeviceIdentity
-from lightkeeper.errors import AgentError, DestinationRefusing, DestinationUnreachable, PackageNotFound
+from lightkeeper.errors import (
+    AgentError,
+    DestinationDenied,
+    DestinationRefusing,
+    DestinationUnreachable,
+    PackageNotFound,
+)
 from lightkeeper.providers.aws import AwsStore
 from lightkeeper.providers.awsanswers import service_refusal, timeouts
 from lightkeeper.providers.fleet import Definition, Deployment, DeploymentResult, DesiredState, FailurePolicy
@@ -44,7 +50,13 @@ class AwsFleet:
     def get_deployments(self) -> Sequence[Deployment]:
         """See `Fleet.get_deployments`."""
         answer = self._call("get_deployments")
-        return [_deployment(given) for given in answer.get("Deployments", [])]
+        try:
+            return [_deployment(given) for given in answer.get("Deployments", [])]
+        except (KeyError, ValueError) as error:
+            raise DestinationRefusing(
+                f"the fleet's service gave a deployment that cannot be read: {error!r}",
+                service=self._endpoint or SERVICE,
+            ) from error
 
     def size_bytes(self, url: str) -> int:
         """See `Fleet.size_bytes`."""
@@ -101,14 +113,29 @@ class AwsFleet:
         )
 
     def _call(self, operation: str, **arguments: Any) -> Any:
+        try:
+            return self._asked(operation, **arguments)
+        except DestinationDenied:
+            self._session.renew()  # credentials may be refused long before they end
+            raise
+
+    def _asked(self, operation: str, **arguments: Any) -> Any:
         from botocore.config import Config
 
         with _translated(self._endpoint or SERVICE):
             client = self._session.boto3().client(SERVICE, endpoint_url=self._endpoint, config=Config(**timeouts()))
             try:
-                return getattr(client, operation)(**self._names, **arguments)
+                answer = getattr(client, operation)(**self._names, **arguments)
             finally:
                 client.close()
+        meta = answer.get("ResponseMetadata", {})
+        if not meta.get("RequestId") and "json" not in meta.get("HTTPHeaders", {}).get("content-type", ""):
+            # boto3 takes whatever comes with status 200 for an answer, and a result would be thought to have arrived
+            raise DestinationUnreachable(
+                "the answer was not the fleet's service's, but of something on the way",
+                service=self._endpoint or SERVICE,
+            )
+        return answer
 
 
 @contextmanager
