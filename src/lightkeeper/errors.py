@@ -142,10 +142,10 @@ class ConfigFileExists(ConfigurationError):
 
 
 class TransportMissing(ConfigurationError):
-    """The configuration asks for the native wire, and it is not installed, or cannot serve the address."""
+    """The configuration asks for the native wire: it is not there, of another release, or cannot serve the address."""
 
     reason = "TRANSPORT_MISSING"
-    next_step = "install lightkeeper-wire, or set lightkeeper_transport to auto or grpcio"
+    next_step = "install the lightkeeper-wire of this release, or set lightkeeper_transport to auto or grpcio"
 
 
 class ProviderUnusable(ConfigurationError):

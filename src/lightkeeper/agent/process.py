@@ -77,10 +77,13 @@ class Agent:
             entrance = door.at(self._address, mode=config.socket_mode, group=config.socket_group)
             stack.callback(entrance.remove)
             bind_address = entrance.claim(force=self._force)
-            transport = transports.chosen(config.transport, token=entrance.token)
             inside = compose(self._config, stack, fleet=self._fleet, first_poll_seconds=self._first_poll_seconds)
             health = Health((SERVICE, CONTROL))
-            server = self._server(transport, inside.service, health, entrance.token)
+            server, transport = transports.made(
+                config.transport,
+                lambda one: self._server(one, inside.service, health, entrance.token),
+                token=entrance.token,
+            )
             port = server.start(bind_address)
             stack.callback(server.stop, 0)
             entrance.publish(port)

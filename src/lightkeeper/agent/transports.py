@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from threading import Event
@@ -10,6 +11,8 @@ from typing import Protocol
 from lightkeeper.config.values import Transport
 from lightkeeper.errors import TransportMissing
 from lightkeeper.transport.method import Caller, Method
+
+log = logging.getLogger(__name__)
 
 
 class ApiServer(Protocol):
@@ -41,6 +44,27 @@ def chosen(
     return wanted
 
 
+def made(
+    wanted: Transport, make_one: Callable[[Transport], ApiServer], *, token: str | None = None
+) -> tuple[ApiServer, Transport]:
+    """Return the server that a configuration wants, and which it is. Raises `TransportMissing`.
+
+    Where `auto` comes to a native wire that this release cannot use, such as an older one, grpcio serves instead, and
+    a WARNING says so.
+    """
+    transport = chosen(wanted, token=token)
+    try:
+        return make_one(transport), transport
+    except TransportMissing as fault:
+        if wanted is not Transport.AUTO:
+            raise
+        log.warning(
+            "native_wire_unusable",
+            extra={"detail": fault.message, "next_step": "install the lightkeeper-wire of this release"},
+        )
+    return make_one(Transport.GRPCIO), Transport.GRPCIO
+
+
 def load(transport: Transport) -> None:
     """Import what a server is made of, and make none."""
     if transport is Transport.NATIVE:
@@ -59,14 +83,18 @@ def make(  # noqa: PLR0913  # every setting is named
     compress_above_bytes: int | None = None,
     token: str | None = None,
 ) -> ApiServer:
-    """Return a server. `caller` is who calls as far as the socket's rights tell; the native wire knows by itself.
+    """Return a server. Raises `TransportMissing` where the native wire is not of this release.
+
+    `caller` is who calls as far as the socket's rights tell; the native wire knows by itself.
 
     Answers above `compress_above_bytes` are compressed; None compresses none. With a `token`, calls without it are
     refused.
     """
     if transport is Transport.NATIVE:
-        from lightkeeper.transport.native_server import NativeServer
-
+        try:
+            from lightkeeper.transport.native_server import NativeServer
+        except ImportError as error:
+            raise TransportMissing(f"the lightkeeper-wire that is installed cannot be used: {error}") from error
         return NativeServer(
             methods,
             worker_threads=worker_threads,

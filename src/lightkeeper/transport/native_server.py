@@ -18,7 +18,7 @@ from threading import Event
 
 from lightkeeper_wire import Call, Response, Server, Status
 
-from lightkeeper.errors import AgentError, SocketDenied
+from lightkeeper.errors import AgentError, SocketDenied, TransportMissing
 from lightkeeper.transport import method, status
 from lightkeeper.transport.method import Caller, Handler, Kind, Method
 
@@ -41,28 +41,31 @@ class NativeServer:
         max_message_bytes: int,
         compress_above_bytes: int | None = None,
     ) -> None:
-        """Take the methods by full path."""
+        """Take the methods by full path. Raises `TransportMissing` where the wire is of another release."""
         max_buffered_bytes = BUFFERED_MESSAGES * max_message_bytes
-        self._server = Server(
-            {path: _behavior(each.handler) for path, each in methods.items()},
-            slow=[path for path, each in methods.items() if each.slow],
-            conversations=[path for path, each in methods.items() if each.kind is Kind.CONVERSATION],
-            watches=[path for path, each in methods.items() if each.kind is Kind.WATCH],
-            fallback=_behavior(method.unknown_method),
-            workers=worker_threads,
-            slow_workers=method.SLOW_THREADS,
-            compress_above_bytes=compress_above_bytes,
-            refusals={
-                "message_too_large": _status(method.message_too_large(max_message_bytes)),
-                "too_many_calls": _status(method.calls_too_many()),
-                "buffers_full": _status(method.buffers_full(max_buffered_bytes)),
-                "stopping": _status(method.stopping()),
-            },
-            max_calls=method.CALLS_LIMIT,
-            max_open_streams=method.OPEN_STREAMS_LIMIT,
-            max_message_bytes=max_message_bytes,
-            max_buffered_bytes=max_buffered_bytes,
-        )
+        try:
+            self._server = Server(
+                {path: _behavior(each.handler) for path, each in methods.items()},
+                slow=[path for path, each in methods.items() if each.slow],
+                conversations=[path for path, each in methods.items() if each.kind is Kind.CONVERSATION],
+                watches=[path for path, each in methods.items() if each.kind is Kind.WATCH],
+                fallback=_behavior(method.unknown_method),
+                workers=worker_threads,
+                slow_workers=method.SLOW_THREADS,
+                compress_above_bytes=compress_above_bytes,
+                refusals={
+                    "message_too_large": _status(method.message_too_large(max_message_bytes)),
+                    "too_many_calls": _status(method.calls_too_many()),
+                    "buffers_full": _status(method.buffers_full(max_buffered_bytes)),
+                    "stopping": _status(method.stopping()),
+                },
+                max_calls=method.CALLS_LIMIT,
+                max_open_streams=method.OPEN_STREAMS_LIMIT,
+                max_message_bytes=max_message_bytes,
+                max_buffered_bytes=max_buffered_bytes,
+            )
+        except TypeError as error:  # a setting that it does not know
+            raise TransportMissing(f"the lightkeeper-wire that is installed is of another release: {error}") from error
 
     def start(self, address: str) -> None:
         """Bind and serve. Raises `SocketDenied`."""
