@@ -84,6 +84,9 @@ test-deployments: $(STAMP) ## kill an agent at every change of its files during 
 test-hub-crash: $(STAMP) ## kill hub processes 60 times during rollouts, on SQLite and on PostgreSQL
 	LIGHTKEEPER_HUB_CRASHES=60 $(BIN)/pytest tests/hub/test_rollout_crash.py
 
+test-fleet: $(STAMP) ## 20 agents on one hub: rollouts, bad versions, whose captures are whose, wrong clocks, cut networks (ten minutes)
+	LIGHTKEEPER_FLEET=20 $(BIN)/pytest -q tests/fleet --timeout 1800
+
 footprint: release ## measure what the archive and the packages cost a device, and write docs/footprint.md
 	$(BIN)/python -m bench.footprint dist/release-store-linux-x64/Releases/*/*.tgz --write docs/footprint.md
 

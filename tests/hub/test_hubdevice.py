@@ -2,65 +2,21 @@
 
 from __future__ import annotations
 
-import http.client
 import json
-import os
-import ssl
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
-import boto3
 import pytest
-from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from lightkeeper.config import check
-from tests.support.hubs import RunningHub
+from tests.support.devices import credentials, device_client
+from tests.support.hubs import RunningHub, command
 
 
 def run(hub: RunningHub, *arguments: str, folder: Path) -> tuple[int, str, str]:
     """Run a command line of `lightkeeper hub` in a folder; return its exit code and what it said."""
-    done = subprocess.run(
-        [sys.executable, "-m", "lightkeeper", "hub", *arguments],
-        cwd=folder,
-        env={**os.environ, "LIGHTKEEPER_HUB": str(hub.hub.folder.path)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return done.returncode, done.stdout, done.stderr
-
-
-def credentials(folder: Path) -> tuple[int, Any]:
-    """Exchange the certificate in a device's folder, as its configuration says; return status and answer."""
-    config = check(folder / "config.json").accepted()
-    tls = ssl.create_default_context(cafile=str(config.aws_ca_cert_file))
-    tls.load_cert_chain(str(config.aws_cert_file), str(config.aws_private_key_file))
-    address = urlsplit(str(config.aws_credential_endpoint))
-    connection = http.client.HTTPSConnection(str(address.hostname), address.port, timeout=30, context=tls)
-    connection.request("GET", address.path, headers={"x-amzn-iot-thingname": config.thing_name})
-    answer = connection.getresponse()
-    said = json.loads(answer.read())
-    connection.close()
-    return answer.status, said
-
-
-def device_client(service: str, endpoint: str, answer: Any) -> Any:
-    """Return a boto3 client with a device's session."""
-    given = answer["credentials"]
-    return boto3.client(
-        service,
-        endpoint_url=endpoint,
-        region_name="us-east-1",
-        aws_access_key_id=given["accessKeyId"],
-        aws_secret_access_key=given["secretAccessKey"],
-        aws_session_token=given["sessionToken"],
-        config=Config(retries={"total_max_attempts": 1}, s3={"addressing_style": "path"}),
-    )
+    return command(hub.hub.folder.path, *arguments, folder=folder)
 
 
 @pytest.fixture

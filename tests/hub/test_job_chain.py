@@ -6,8 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,18 +14,7 @@ from lightkeeper.cli import run
 from lightkeeper.hub.authority import package_authority
 from tests.support import models
 from tests.support.hubs import RunningHub
-from tests.support.jobs import ROLE
-
-WAIT_SECONDS = 60.0
-
-
-def wait(describe: Callable[[], dict[str, Any]], status: str) -> dict[str, Any]:
-    """Wait until a job has ended."""
-    deadline = time.monotonic() + WAIT_SECONDS
-    while (job := describe())[status] in {"STARTING", "INPROGRESS"}:
-        assert time.monotonic() < deadline, job
-        time.sleep(0.1)
-    return job
+from tests.support.jobs import ROLE, wait_for
 
 
 def test_a_model_becomes_a_package_that_devices_trust(hub: RunningHub, tmp_path: Path) -> None:
@@ -45,7 +32,7 @@ def test_a_model_becomes_a_package_that_devices_trust(hub: RunningHub, tmp_path:
         },
         StoppingCondition={"MaxRuntimeInSeconds": 900},
     )
-    compiled = wait(lambda: sagemaker.describe_compilation_job(CompilationJobName="net"), "CompilationJobStatus")
+    compiled = wait_for(lambda: sagemaker.describe_compilation_job(CompilationJobName="net"), "CompilationJobStatus")
     assert compiled["CompilationJobStatus"] == "COMPLETED", compiled["FailureReason"]
     assert compiled["ModelArtifacts"]["S3ModelArtifacts"] == "s3://chain/compiled/net-LINUX_ARM64_NVIDIA.tar.gz"
 
@@ -68,7 +55,7 @@ def test_a_model_becomes_a_package_that_devices_trust(hub: RunningHub, tmp_path:
     job = ["--edge-packaging-job-name", "net"]
     words = ["--compilation-job-name", "net", "--model-name", "net", "--model-version", "1.0", "--role-arn", ROLE]
     aws("create-edge-packaging-job", *job, *words, "--output-config", "S3OutputLocation=s3://chain/packages")
-    packaged = wait(lambda: aws("describe-edge-packaging-job", *job), "EdgePackagingJobStatus")
+    packaged = wait_for(lambda: aws("describe-edge-packaging-job", *job), "EdgePackagingJobStatus")
     assert packaged["EdgePackagingJobStatus"] == "COMPLETED", packaged["EdgePackagingJobStatusMessage"]
     assert packaged["ModelArtifact"] == "s3://chain/packages/net-1.0.tar.gz"
 

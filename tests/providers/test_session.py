@@ -147,6 +147,7 @@ def test_refused_credentials_are_exchanged_anew_and_never_used_again() -> None:
     assert key(session) == "AK1"
     assert session.renew()
     assert not session.renew()
+    assert session.renew(again=True)
     world.fault = errors.DestinationUnreachable("gone")
     with pytest.raises(errors.DestinationUnreachable):
         key(session)

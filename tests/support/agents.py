@@ -1,4 +1,4 @@
-"""A real agent in a process of its own, for tests that speak to it over its socket."""
+"""Real agents in processes of their own, for tests that speak to them over their sockets."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import psutil
 
@@ -19,15 +19,14 @@ TRANSPORT_VARIABLE = "LIGHTKEEPER_TEST_TRANSPORT"
 """Names the server that the agents of a test run use: `native` or `grpcio`."""
 
 
-class AgentProcess:
-    """`lightkeeper agent` on a socket in a folder, with provider None; `settings` are further configuration keys."""
+class RunningAgent:
+    """`lightkeeper agent` in a folder, with a configuration of these keys."""
 
     def __init__(
         self,
         folder: Path,
-        root_certs: Path,
+        keys: Mapping[str, object],
         *,
-        settings: Mapping[str, object] | None = None,
         program: tuple[str, ...] = (sys.executable, "-m", "lightkeeper", "agent"),
         flags: tuple[str, ...] = (),
         environment: Mapping[str, str] | None = None,
@@ -38,16 +37,7 @@ class AgentProcess:
         self.socket = folder / "agent.sock"
         self.log_file = folder / "agent.log"
         self.config = folder / "config.json"
-        keys: dict[str, object] = {
-            "sagemaker_edge_core_device_name": "test-device",
-            "sagemaker_edge_core_device_fleet_name": "test-fleet",
-            "sagemaker_edge_core_root_certs_path": str(root_certs),
-            "sagemaker_edge_provider_provider": "None",
-            "sagemaker_edge_core_capture_data_disk_path": str(folder / "captures"),
-            "sagemaker_edge_local_data_root_path": str(folder / "state"),
-            "lightkeeper_transport": os.environ.get(TRANSPORT_VARIABLE, "auto"),
-        }
-        self.config.write_text(json.dumps(keys | dict(settings or {})))
+        self.config.write_text(json.dumps(keys))
         self.log_file.touch()
         self._earlier_starts = len(self.events("agent_started"))
         with self.log_file.open("ab") as log:
@@ -55,7 +45,7 @@ class AgentProcess:
                 [*program, "-a", self.address, "-c", str(self.config), *flags],
                 stderr=log,
                 stdout=log,
-                env=os.environ | dict(environment or {}),
+                env=_surroundings() | dict(environment or {}),
             )
 
     @property
@@ -63,7 +53,7 @@ class AgentProcess:
         """The address of the socket, or of the file that stands in for it."""
         return f"{self._scheme}:{self.socket}"
 
-    def wait_until_started(self) -> AgentProcess:
+    def wait_until_started(self) -> Self:
         """Wait for the line that says that the agent serves; those of earlier agents do not count."""
         deadline = time.monotonic() + START_SECONDS
         while len(self.events("agent_started")) <= self._earlier_starts:
@@ -93,3 +83,32 @@ class AgentProcess:
         """Return how many descriptors the process has open."""
         count: int = psutil.Process(self.process.pid).num_fds()
         return count
+
+
+class AgentProcess(RunningAgent):
+    """An agent with provider None; `settings` are further configuration keys."""
+
+    def __init__(
+        self,
+        folder: Path,
+        root_certs: Path,
+        *,
+        settings: Mapping[str, object] | None = None,
+        **how: Any,
+    ) -> None:
+        """`how` is what `RunningAgent` takes further."""
+        keys: dict[str, object] = {
+            "sagemaker_edge_core_device_name": "test-device",
+            "sagemaker_edge_core_device_fleet_name": "test-fleet",
+            "sagemaker_edge_core_root_certs_path": str(root_certs),
+            "sagemaker_edge_provider_provider": "None",
+            "sagemaker_edge_core_capture_data_disk_path": str(folder / "captures"),
+            "sagemaker_edge_local_data_root_path": str(folder / "state"),
+            "lightkeeper_transport": os.environ.get(TRANSPORT_VARIABLE, "auto"),
+        }
+        super().__init__(folder, keys | dict(settings or {}), **how)
+
+
+def _surroundings() -> dict[str, str]:
+    """Return the environment without what would give an agent other credentials than its own."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}

@@ -6,8 +6,10 @@ import socket
 import struct
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
 CHUNK_BYTES = 16 * 1024
 
@@ -47,13 +49,20 @@ class CutRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class CutDownload:
+    """The connection breaks once so many more bytes have come from the server; this happens once."""
+
+    after_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class CutAnswer:
     """The server gets every request and its answers never arrive."""
 
 
 @dataclass(frozen=True, slots=True)
 class Slow:
-    """So many bytes a second get through to the server."""
+    """So many bytes a second get through on a connection, each way."""
 
     bytes_per_second: int
 
@@ -63,7 +72,7 @@ class Refuse:
     """Nobody listens."""
 
 
-Fault = Answer | Portal | CutRequest | CutAnswer | Slow | Refuse
+Fault = Answer | Portal | CutRequest | CutDownload | CutAnswer | Slow | Refuse
 
 
 class FaultProxy:
@@ -77,6 +86,10 @@ class FaultProxy:
         self._left_bytes = 0
         self.sent_bytes = 0
         """What has gone to the server, heads of requests included."""
+        self.received_bytes = 0
+        """What has come from it."""
+        self.arrivals: list[float] = []
+        """When each connection came, by the monotonic clock."""
         self._open: set[socket.socket] = set()
         self._threads: list[threading.Thread] = []
         self._listener: socket.socket | None = None
@@ -93,7 +106,7 @@ class FaultProxy:
     def fault(self, fault: Fault | None) -> None:
         with self._lock:
             self._fault = fault
-            self._left_bytes = fault.after_bytes if isinstance(fault, CutRequest) else 0
+            self._left_bytes = fault.after_bytes if isinstance(fault, CutRequest | CutDownload) else 0
         if isinstance(fault, Refuse):
             self._deafen()
         elif self._listener is None:
@@ -136,6 +149,7 @@ class FaultProxy:
                 client, _ = listener.accept()
             except OSError:
                 return
+            self.arrivals.append(time.monotonic())
             try:
                 server = socket.create_connection(("127.0.0.1", self._server_port))
             except OSError:
@@ -157,19 +171,22 @@ class FaultProxy:
                     break
                 if isinstance(fault, Slow):
                     time.sleep(len(data) / fault.bytes_per_second)
-                if isinstance(fault, CutRequest) and self._is_cut(client, server, data):
+                if isinstance(fault, CutRequest) and self._is_cut(client, server, partial(self._forward, server), data):
                     return
                 self._forward(server, data)
         self._end(client, server)
 
-    def _is_cut(self, client: socket.socket, server: socket.socket, data: bytes) -> bool:
+    def _is_cut(
+        self, client: socket.socket, server: socket.socket, passes: Callable[[bytes], None], data: bytes
+    ) -> bool:
+        """Whether the connection breaks within these bytes, of which those before the cut are passed on."""
         with self._lock:
             passed = data[: self._left_bytes]
             self._left_bytes -= len(data)
             if self._left_bytes > 0:
                 return False
             self._fault = None
-        self._forward(server, passed)
+        passes(passed)
         _reset(client)
         _reset(server)
         self._end(client, server)
@@ -180,12 +197,22 @@ class FaultProxy:
             self.sent_bytes += len(data)
         server.sendall(data)
 
+    def _answer(self, client: socket.socket, data: bytes) -> None:
+        with self._lock:
+            self.received_bytes += len(data)
+        client.sendall(data)
+
     def _down(self, client: socket.socket, server: socket.socket) -> None:
         with suppress(OSError):
             while data := server.recv(CHUNK_BYTES):
-                if isinstance(self._fault, CutAnswer) and not data.startswith(b"HTTP/1.1 100"):
+                fault = self._fault
+                if isinstance(fault, CutAnswer) and not data.startswith(b"HTTP/1.1 100"):
                     break
-                client.sendall(data)
+                if isinstance(fault, Slow):
+                    time.sleep(len(data) / fault.bytes_per_second)
+                if isinstance(fault, CutDownload) and self._is_cut(client, server, partial(self._answer, client), data):
+                    return
+                self._answer(client, data)
         self._end(client, server)
 
     def _end(self, *sockets: socket.socket) -> None:

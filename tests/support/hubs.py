@@ -39,7 +39,8 @@ class HubProcess:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> Addresses:
-        """Start, and wait until it is ready."""
+        """Start, and wait until it is ready; a killed one's `hub.json` does not count."""
+        (self.folder / ADDRESSES).unlink(missing_ok=True)
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(self._command, stdout=log, stderr=log, env=self._environment)
         deadline = time.monotonic() + START_SECONDS
@@ -90,3 +91,16 @@ def client(addresses: Addresses, service: str, **options: Any) -> Any:
     } | options
     config = Config(retries={"total_max_attempts": 1}).merge(given.pop("config", Config()))
     return boto3.client(service, config=config, **given)
+
+
+def command(hub: Path, *arguments: str, folder: Path) -> tuple[int, str, str]:
+    """Run `lightkeeper hub` for the hub in a folder, from another one; return its exit code and what it said."""
+    done = subprocess.run(
+        [sys.executable, "-m", "lightkeeper", "hub", *arguments],
+        cwd=folder,
+        env={**os.environ, "LIGHTKEEPER_HUB": str(hub)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.returncode, done.stdout, done.stderr

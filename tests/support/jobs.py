@@ -191,3 +191,12 @@ def main(order: Mapping[str, Any]) -> None:
 
 if __name__ == "__main__":
     main(json.loads(sys.argv[1]))
+
+
+def wait_for(describe: Callable[[], dict[str, Any]], status: str) -> dict[str, Any]:
+    """Wait until a job that the hub describes has ended, and return its description."""
+    deadline = time.monotonic() + WAIT_SECONDS
+    while (job := describe())[status] in {"STARTING", "INPROGRESS"}:
+        assert time.monotonic() < deadline, job
+        time.sleep(0.1)
+    return job

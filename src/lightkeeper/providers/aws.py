@@ -86,6 +86,7 @@ class AwsStore:
         )
         self._endpoint = endpoint
         self._made: Any = None
+        self._made_by: Any = None
 
     def put(self, key: str, body: Body, *, content_type: str, metadata: Mapping[str, str]) -> str:
         """See `ObjectStore.put`."""
@@ -202,9 +203,16 @@ class AwsStore:
 
     @property
     def _client(self) -> Any:
-        """The client; a new one after each fault, since boto3 looks for missing credentials only when it makes one."""
+        """The client; a new one after each fault, since boto3 looks for missing credentials only when it makes one.
+
+        Another session is another client: credentials that were given up anywhere are used no more here.
+        """
+        session = self._session()
+        if self._made is not None and self._made_by is not session:
+            self.close()
         if self._made is None:
-            self._made = self._session().client("s3", endpoint_url=self._endpoint, config=self._config)
+            self._made_by = session
+            self._made = session.client("s3", endpoint_url=self._endpoint, config=self._config)
             self._made.meta.events.register("before-send.s3", _start_sending)
         return self._made
 

@@ -1,7 +1,8 @@
 """The fleet's service (`sagemaker-edge`) for one device: registration, heartbeats, deployments and their packages.
 
 Packages are fetched from S3 with the same credentials. These reach what is deployed when they are issued, so a package
-that cannot be seen is looked for again with new ones before it counts as missing.
+that cannot be seen is looked for again with new ones before it counts as missing, however new those are that do not
+reach it: another deployment may have come a moment ago.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ class AwsFleet:
         self._device = device
         self._endpoint = endpoint
         self._s3_endpoint = s3_endpoint
+        self._renewed_for = ""
         self._names = {"DeviceName": device.name, "DeviceFleetName": device.fleet}
 
     def get_deployments(self) -> Sequence[Deployment]:
@@ -69,8 +71,9 @@ class AwsFleet:
                 store.close()
             if found is not None:
                 return found.size_bytes
-            if last or not self._session.renew():
+            if last or not self._session.renew(again=self._renewed_for != url):
                 break
+            self._renewed_for = url
         raise PackageNotFound(f"there is no package at {url} that this device may fetch", url=url)
 
     def fetch(self, url: str, offset: int) -> Iterator[bytes]:

@@ -8,7 +8,7 @@ Invariants
   ended every caller gets the failure that was.
 - Each exchange's successor is due after a share of its credentials' life, drawn anew: devices that began together
   drift apart.
-- Credentials that were refused are exchanged anew at most every `RENEWAL_SECONDS`.
+- Credentials that were refused are exchanged anew at most every `RENEWAL_SECONDS`, and once for each new package.
 - The log says once that the cloud went, once what else keeps it away, and once that it is back.
 
 botocore does the bookkeeping. It asks for new credentials when those it has end within 15 minutes, makes do with a
@@ -85,12 +85,16 @@ class DeviceSession:
                 self._made = self._make()
             return self._made
 
-    def renew(self) -> bool:
-        """Have the next request exchange the certificate anew; False where that was so a moment ago."""
+    def renew(self, *, again: bool = False) -> bool:
+        """Have the next request exchange the certificate anew; False where that was so a moment ago.
+
+        `again` is for those who need what has changed since: they have it exchanged in any case.
+        """
         with self._lock:
-            if self._monotonic() - self._renewed_at < RENEWAL_SECONDS:
-                return False
-            self._renewed_at = self._monotonic()
+            if not again:
+                if self._monotonic() - self._renewed_at < RENEWAL_SECONDS:
+                    return False
+                self._renewed_at = self._monotonic()
             self._made = None
             with self._exchanging:
                 self._held = None
