@@ -10,18 +10,22 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from datetime import datetime
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from lightkeeper import errors
 from lightkeeper.capture.body import PacedBody
+from lightkeeper.client import Client
 from lightkeeper.device import DeviceIdentity
 from lightkeeper.providers import customlibrary, discovery
 from lightkeeper.providers.base import ProviderOptions
 from lightkeeper.providers.custom import FAULTS, CustomProvider, Value
 from lightkeeper.providers.report import Heartbeat, Metric, ModelReport
 from tests.conftest import Stubs
+from tests.support.agents import AgentProcess
 from tests.test_capture_api import Application
 
 SOURCES = Path(__file__).parent / "custom"
@@ -255,3 +259,36 @@ def test_captures_for_the_cloud_go_through_the_library(
     assert [Path(name).suffix == ".jsonl" for name in uploads] == [False, True]
     assert "sagemaker_edge_core_device_name=test-device" in calls(out)
     assert calls(out)[-1] == "shutdownProvider 1"
+
+
+def test_an_agents_heartbeats_and_its_registration_go_through_the_library(
+    tmp_path: Path, library: Path, out: Path, authority: Path, doubled_package: Path
+) -> None:
+    """With what models did and the ledger's sums, as C structures; the device asks once whether it is registered."""
+    settings = {
+        "sagemaker_edge_provider_provider": "Custom",
+        "sagemaker_edge_provider_provider_path": str(library),
+        "sagemaker_edge_provider_s3_bucket_name": "bucket",
+        "sagemaker_edge_core_region": "eu-central-1",
+        "lightkeeper_heartbeat_seconds": 1,
+        "lightkeeper_capture_rules": [{"name": "all", "model": "*", "every": 1}],
+    }
+    agent = AgentProcess(tmp_path, authority / "certs", settings=settings).wait_until_started()
+    with Client(agent.address) as client:
+        client.load_model(str(doubled_package), "net")
+        for _ in range(3):
+            client.predict("net", {"x": np.ones((1, 4), np.float32)})
+    deadline = time.monotonic() + 30
+    while not any(line.startswith("agent CapturesAccepted 3 ") for line in calls(out)):
+        assert time.monotonic() < deadline, calls(out)
+        time.sleep(0.05)
+    assert agent.stop() == 0
+    said = calls(out)
+    starts = [line.split() for line in said if line.startswith("agent Startups ")]
+    assert {value for _, _, value, _ in starts} == {"1"}
+    assert all(datetime.fromisoformat(when).tzinfo is not None for _, _, _, when in starts)
+    assert "model doubled 1.0 6" in said  # with the times of the latest inference and sample
+    assert any(line.startswith("metric Inferences 3 ") for line in said)
+    assert len(agent.events("device_registered")) == 1
+    assert agent.events("heartbeat_refused") == []
+    assert said[-1] == "shutdownProvider 1"

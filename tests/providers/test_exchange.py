@@ -284,7 +284,7 @@ def test_a_device_whose_certificate_ended_is_told_when(endpoint: Endpoint) -> No
     """Its own clock and the endpoint agree."""
     ended = datetime.now(UTC).replace(microsecond=0) - DAY
     fault = refused(endpoint.device(Shape(end=ended)), errors.DestinationDenied)
-    assert fault.message == f"the device's certificate ended on {ended:%FT%TZ}"
+    assert f"the device's certificate ended on {ended:%FT%TZ}" in fault.message
 
 
 @pytest.mark.parametrize("fault", ["ca", "certificate", "key", "other key", "encrypted key", "no certificate"])

@@ -6,7 +6,8 @@ authority's and for this host. Nothing is sent to it, and nothing believed but t
 time, what is known says so: the true time is not before this release, nor before the device's own certificate.
 
 An endpoint that does not take the device's certificate says so in an alert. With TLS 1.3 that may be lost, since the
-request is under way by then and the connection is cut; with 1.2 it comes before, so there it is asked for again.
+request is under way by then and the connection is cut; with 1.2 it comes before, so there it is asked for again. Some
+never say it: where the device's certificate is out of date, that is then the likeliest reason.
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ _CUT = (ssl.SSLEOFError, ConnectionResetError, BrokenPipeError)
 def failure(error: Exception, files: DeviceCertificate, now: datetime, timeout_seconds: float) -> DeliveryFailed:
     """Return what a connection that did not come about means; it may ask the endpoint for its time."""
     endpoint, causes = files.endpoint, [*_causes(error)]
-    if any(isinstance(cause, _CUT) for cause in causes):
+    cut = any(isinstance(cause, _CUT) for cause in causes)
+    if cut:
         causes += _causes(_asked(files, timeout_seconds, _older))
     for cause in causes:
         if isinstance(cause, ssl.SSLCertVerificationError):
@@ -54,7 +56,14 @@ def failure(error: Exception, files: DeviceCertificate, now: datetime, timeout_s
                 ca_file=files.ca_file,
             )
         if isinstance(cause, ssl.SSLError) and "ALERT" in (cause.reason or "") and "VERSION" not in cause.reason:
-            return _denied(cause.reason, files, now)
+            said = cause.reason.rsplit("ALERT_", maxsplit=1)[-1].replace("_", " ").lower()
+            return _out_of_date(files, now) or DestinationDenied(
+                f"the credentials endpoint does not take the device's certificate: {said}",
+                endpoint=endpoint,
+                alert=said,
+            )
+    if cut and (fault := _out_of_date(files, now)):
+        return fault
     return DestinationUnreachable(f"the credentials endpoint cannot be reached: {error}", endpoint=endpoint)
 
 
@@ -138,16 +147,15 @@ def _dateless(context: ssl.SSLContext) -> None:
     context.verify_flags |= _NO_DATES
 
 
-def _denied(alert: str, files: DeviceCertificate, now: datetime) -> DeliveryFailed:
-    """Return what it means that the endpoint ends the handshake."""
-    said = alert.rsplit("ALERT_", maxsplit=1)[-1].replace("_", " ").lower()
-    facts: dict[str, object] = {"endpoint": files.endpoint, "alert": said}
+def _out_of_date(files: DeviceCertificate, now: datetime) -> DestinationDenied | None:
+    """Return that the device's own certificate has ended by its clock, or has not begun; None where neither is so."""
     own = valid_within(files.certificate_file)
-    if own is not None:
-        facts["valid_until"] = own[1].isoformat()
-        if own[1] < now:
-            return DestinationDenied(f"the device's certificate ended on {own[1]:%FT%TZ}", **facts)
-    return DestinationDenied(f"the credentials endpoint does not take the device's certificate: {said}", **facts)
+    if own is None or own[0] <= now <= own[1]:
+        return None
+    what = f"ended on {own[1]:%FT%TZ}" if own[1] < now else f"begins on {own[0]:%FT%TZ}, by the device's clock later"
+    return DestinationDenied(
+        f"the device's certificate {what}, and the credentials endpoint does not take it", endpoint=files.endpoint
+    )
 
 
 def _causes(error: object) -> Iterator[BaseException]:
