@@ -64,6 +64,7 @@ class Endpoint:
         answer: Answer | None = None,
         *,
         host: str = "127.0.0.1",
+        port: int = 0,
         authority: Holder | None = None,
         server: Holder | None = None,
     ) -> None:
@@ -79,7 +80,7 @@ class Endpoint:
         self._tls.verify_mode = ssl.CERT_REQUIRED
         self._tls.load_cert_chain(self._written("server.pem", served.key_pem + served.pem))
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        self._listener = socket.create_server((host, 0), family=family)
+        self._listener = socket.create_server((host, port), family=family)
         self.port = int(self._listener.getsockname()[1])
         self.address = f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
         self._open: list[socket.socket] = []
