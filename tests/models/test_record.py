@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lightkeeper.metrics import Reading
 from lightkeeper.model import PackageIdentity
 from lightkeeper.models.record import Entry, ModelRecord, Version
 from lightkeeper.models.report import Returned
@@ -26,6 +27,7 @@ ENTRIES = st.builds(
     st.booleans(),
     st.integers(0, 9),
     st.none() | st.builds(Returned, NAMES, NAMES, st.text()),
+    st.none() | st.builds(Reading, st.integers(0, 9), st.integers(0, 9), st.floats(0, 9)),
 )
 
 

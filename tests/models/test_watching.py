@@ -114,7 +114,7 @@ class Bench:
         self.call(CALLS_LEAST)
         before = version_of(self.old)
         stock.replace(self.old, self.new, Entry("m", version_of(self.new), before, "old", on_trial=True))
-        self.watching.begin(self.old, self.new, before, LIMITS)
+        self.watching.begin(self.old, self.new, before, LIMITS, self.old.metrics.read())
 
     def call(self, times: int) -> None:
         """Run the model as Predict does."""
@@ -126,6 +126,13 @@ class Bench:
                 pass
             finally:
                 model.leave()
+
+    def resume(self, baseline: Reading) -> None:
+        """Go on as after a restart: the old version is not open, and the record says what it had done."""
+        trial = self.watching.take("m")
+        assert trial is not None
+        self.old.close()
+        self.watching.begin(None, self.new, version_of(self.old), LIMITS, baseline)
 
     @property
     def running(self) -> LoadedModel:
@@ -194,6 +201,38 @@ def test_where_memory_gets_short_the_old_version_is_closed_and_opened_again_if_n
     bench.watching.look()
     assert bench.running.session is reopened
     assert new.closed
+
+
+def test_a_watch_after_a_restart_goes_by_what_the_old_version_had_done(tmp_path: Path) -> None:
+    """Callers that sent what fails before the restart send it after it too."""
+    new = Timed()
+    bench = Bench(tmp_path, Timed(), new)
+    bench.resume(Reading(inferences=50, failures=50))
+    bench.call(10)
+    new.fails = True
+    bench.call(10)
+    bench.watching.look()
+    assert bench.running is bench.new
+    bench.call(50)
+    bench.shop.kept["old"] = Timed
+    bench.watching.look()
+    assert bench.running is not bench.new
+
+
+@pytest.mark.parametrize(("now_seconds", "comes_back"), [(0.0, True), (0.02, False)])
+def test_a_slow_version_after_a_restart_is_measured_beside_the_old_one(
+    tmp_path: Path, now_seconds: float, comes_back: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Which is opened again for it, and is what runs then; a device that got slower takes nothing back."""
+    old = Timed(now_seconds)
+    bench = Bench(tmp_path, Timed(), Timed(0.02))
+    bench.shop.kept["old"] = lambda: old
+    bench.resume(Reading(inferences=CALLS_LEAST, total_seconds=0.001))
+    bench.call(CALLS_LEAST)
+    bench.watching.look()
+    assert (bench.running.session is old) is comes_back
+    assert not old.closed
+    assert [record.getMessage() for record in caplog.records] == ["model_rolled_back"] * comes_back
 
 
 def test_a_model_that_was_unloaded_is_watched_no_more(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from lightkeeper.metrics import Reading
 from lightkeeper.model import PackageIdentity
 from lightkeeper.models.report import Returned
 from lightkeeper.state import replace_file
@@ -49,6 +50,8 @@ class Entry:
     """How often in a row the agent died while it restored the model, or watched it."""
     returned: Returned | None = None
     """The last version that was taken back by itself."""
+    baseline: Reading | None = None
+    """What the version before had done when the current one took over."""
 
 
 class ModelRecord:
@@ -130,6 +133,7 @@ def _entry(item: dict[str, Any]) -> Entry:
         asked=item["asked"],
         on_trial=bool(item["on_trial"]),
         crashes=int(item["crashes"]),
+        baseline=None if item.get("baseline") is None else Reading(**item["baseline"]),
         returned=None if returned is None else Returned(**returned),
     )
 

@@ -152,7 +152,8 @@ class Restoring:
             return
         self.unclaim(name)
         if entry.on_trial and entry.previous is not None:
-            self._watching.begin(None, model, entry.previous, opened.swap_limits.over(self._limits))
+            limits = opened.swap_limits.over(self._limits)
+            self._watching.begin(None, model, entry.previous, limits, entry.baseline)
         log.info("model_restored", extra={"model": name, "version": entry.current.package.version})
 
     def _sent_back(self, entry: Entry) -> Entry:

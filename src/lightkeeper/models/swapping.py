@@ -156,10 +156,11 @@ class Swapping:
         entry = self._stock.record.get(name)
         watched = self._watching.seconds > 0
         before = version_of(old)
-        after = Entry(name, version_of(new), before, asked=entry.asked if entry else "", on_trial=watched)
+        asked, baseline = entry.asked if entry else "", old.metrics.read() if watched else None
+        after = Entry(name, version_of(new), before, asked=asked, on_trial=watched, baseline=baseline)
         self._stock.replace(old, new, after)
         if watched:
-            self._watching.begin(old, new, before, limits)
+            self._watching.begin(old, new, before, limits, baseline)
         return SwapReport(name, old.package, new.package, compared, self._watching.seconds)
 
     def _compare(self, old: LoadedModel, opened: Opened) -> Comparison:

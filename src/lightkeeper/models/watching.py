@@ -5,8 +5,8 @@ and opened again from its kept package if need be. Failures are counted; latency
 since that rises with the load on the device, the old version answers recent inputs beside the new one before latency
 alone brings it back.
 
-A watch outlives the process: the record says who is on trial. An agent that dies twice in one watch, without having
-been stopped, comes back with the old version (`restoring.py`).
+A watch outlives the process: the record says who is on trial, and what the old version had done. An agent that dies
+twice in one watch, without having been stopped, comes back with the old version (`restoring.py`).
 
 Invariant: at most one watch a name; it ends passed, taken back, or because its model was unloaded or swapped again.
 """
@@ -17,6 +17,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from lightkeeper.errors import AgentError, ModelNotFound, SwapRunFailed, SwapTooSlow
@@ -102,10 +103,16 @@ class Watching:
         """How long a version is watched; 0 means not at all."""
         return self._seconds
 
-    def begin(self, old: LoadedModel | None, new: LoadedModel, before: Version, limits: SwapLimits) -> None:
-        """Watch a version that has just taken over."""
-        baseline = Reading() if old is None else old.metrics.read()
-        trial = Trial(old, new, before, baseline, limits, self._monotonic() + self._seconds)
+    def begin(
+        self,
+        old: LoadedModel | None,
+        new: LoadedModel,
+        before: Version,
+        limits: SwapLimits,
+        baseline: Reading | None,
+    ) -> None:
+        """Watch a version that has taken over; `baseline` is what the old one had done, None where nobody knows."""
+        trial = Trial(old, new, before, baseline or Reading(), limits, self._monotonic() + self._seconds)
         with self._changed:
             self._trials[trial.name] = trial
             self._changed.notify()
@@ -216,7 +223,11 @@ class Watching:
 
     def _confirmed(self, trial: Trial) -> bool:
         """Whether the new version is the slower one right now, with the old one beside it under the same load."""
-        old, inputs = trial.old, trial.new.recent.all()
+        inputs = trial.new.recent.all()
+        if trial.old is None and inputs:
+            with suppress(AgentError):  # bringing it back will say so
+                trial.old = self._stock.reopen(trial.name, trial.before, trial.new.recent)
+        old = trial.old
         if old is None or not inputs or not old.enter():
             return True
         try:
