@@ -43,15 +43,18 @@ $(STAMP): $(INSTALLED) $(WIRE_FILES)
 	fi
 	@touch $@
 
-wheels: $(TOOLS) ## build the wheels of both distributions into dist/; the wire's for x86-64 and ARM, glibc 2.17 or later
-	@rm -f dist/lightkeeper*.whl
+wheels: $(TOOLS) ## build wheels and sdists of both distributions into dist/, and check them; the wire's for x86-64 and ARM, glibc 2.17
+	@rm -f dist/lightkeeper*.whl dist/lightkeeper*.tar.gz
 	@for target in $(WHEEL_TARGETS); do \
 		if rustup target list --installed | grep -qx $$target || rustup target add $$target; then \
 			PATH=$(abspath $(BIN)):$$PATH $(WIRE_WHEEL) --zig --compatibility manylinux_2_17 --target $$target --out dist || exit 1; \
 		else echo "wheels: no wire for $$target (rustup has no standard library for it)"; fi; \
 	done
 	$(BIN)/python tools/wheel_floor.py dist/lightkeeper_wire-*manylinux_2_17*.whl
-	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir dist .
+	$(BIN)/maturin sdist --manifest-path wire/Cargo.toml --out dist 2>&1 | grep Built
+	$(BIN)/python -m hatchling build --target sdist --directory dist
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-index --no-deps --no-build-isolation --wheel-dir dist dist/lightkeeper-*.tar.gz
+	$(BIN)/twine check --strict dist/*.whl dist/*.tar.gz
 
 test-wire: $(STAMP) ## check and test the wire's Rust (needs cargo)
 	cargo fmt --manifest-path wire/Cargo.toml --check
