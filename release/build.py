@@ -22,7 +22,7 @@ from pathlib import Path
 from packageurl import PackageURL
 
 from lightkeeper.modelpackage.signature import Signer
-from release import archive, bom, bytecode, debian, packages, programs, python, symbols
+from release import archive, bom, bytecode, debian, linked, packages, programs, python, symbols
 from release.bom import Part
 from release.platforms import GLIBC_FLOOR, PLATFORMS, Platform
 
@@ -72,9 +72,9 @@ def build(release: Release, platform: Platform, dist: Path, say: Callable[[str],
         packages.install(platform, library / "site-packages", wheels=Path(folder) / "wheels", metadata=metadata)
         say(f"{platform.name}: bytecode")
         bytecode.compile_below(library, _interpreter())
-        parts = [*_runtime_parts(platform, library.name, root), *bom.python_parts(metadata)]
+        parts = [*_runtime_parts(platform, library.name, root), *bom.python_parts(metadata, library / "site-packages")]
         if (library / "site-packages" / "lightkeeper_wire").is_dir():
-            parts += bom.crate_parts()
+            parts += bom.crate_parts(platform.machine)
         say(f"{platform.name}: programs")
         programs.build(platform, root, library.name)
         _add_documents(root)
@@ -108,6 +108,7 @@ def _runtime_parts(platform: Platform, library: str, root: Path) -> Iterator[Par
     """Yield the parts that are no Python packages; the C++ library is put into its place."""
     licence = (ROOT / "build" / "runtime" / "lib" / library / "LICENSE.txt").read_text(encoding="utf-8")
     yield Part(PackageURL("generic", None, "cpython", python.version()), "PSF-2.0", (("LICENSE.txt", licence),))
+    yield from linked.parts(_interpreter())
     debian_root = debian.root_of(platform)
     if debian_root is None:
         return
@@ -117,7 +118,7 @@ def _runtime_parts(platform: Platform, library: str, root: Path) -> Iterator[Par
         shutil.copyfile(path, fallback / path.name)
     text = debian.copyright_of_cpp_library(debian_root)
     yield Part(
-        PackageURL("deb", "debian", "libstdc++6", None),
+        PackageURL("deb", "debian", "libstdc++6", debian.version_of_cpp_library(debian_root)),
         "GPL-3.0-or-later WITH GCC-exception-3.1",
         (("copyright", text),),
     )

@@ -54,3 +54,9 @@ def cpp_libraries(root: Path, platform: Platform) -> list[Path]:
 def copyright_of_cpp_library(root: Path) -> str:
     """Return the licence text of the C++ library."""
     return (root / "usr/share/doc/libstdc++6/copyright").resolve().read_text(encoding="utf-8", errors="replace")
+
+
+def version_of_cpp_library(root: Path) -> str:
+    """Return the version of the C++ library's package."""
+    (package,) = (root / "var/cache/apt/archives").glob("libstdc++6_*.deb")
+    return package.name.split("_")[1]

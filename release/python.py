@@ -32,6 +32,7 @@ LEFT_OUT = (
     "lib/python3.*/lib-dynload/_tkinter*",
     "lib/python3.*/lib-dynload/_test*",  # CPython's tests of itself
     "lib/python3.*/lib-dynload/_ctypes_test*",
+    "lib/python3.*/lib-dynload/_dbm*",  # Berkeley DB, under the Affero GPL
     "lib/python3.*/test/*",
     "lib/python3.*/config-*/*",  # building extensions, and packages
     "lib/python3.*/ensurepip/*",

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 from packageurl import PackageURL
 
-from release import bom
-from release.bom import Part
+from release import bom, linked
+from release.bom import Part, UnlicensedError
 
 PARTS = (
     Part(PackageURL("pypi", None, "one", "1.0"), "MIT", (("LICENSE", "permission is granted"),)),
     Part(PackageURL("pypi", None, "two", "2.0"), "Apache-2.0", (("LICENSE.txt", "permission is granted\n"),)),
-    Part(PackageURL("cargo", None, "three", "3.0"), "", ()),
+    Part(PackageURL("cargo", None, "three", "3.0"), "0BSD", (("LICENSE-0BSD", "permission"),)),
 )
 
 
@@ -50,10 +53,40 @@ def test_licences_are_read_from_packages_metadata(tmp_path: Path) -> None:
         folder = tmp_path / f"{name}-1.0.dist-info"
         folder.mkdir()
         (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n{field}\n")
-    found = {part.url.name: part.licence for part in bom.python_parts(tmp_path)}
+    found = {part.url.name: part.licence for part in bom.python_parts(tmp_path, tmp_path)}
     assert found == {"new": "MIT", "old": "BSD", "listed": "ISC License"}
 
 
-def test_the_crates_of_the_native_wire_are_parts() -> None:
-    """As cargo locked them."""
-    assert {"h2", "tokio", "pyo3"} <= {part.url.name for part in bom.crate_parts()}
+def test_licence_texts_are_found_in_metadata_and_among_modules(tmp_path: Path) -> None:
+    """Some packages ship them with their code; the text of Apache 2.0 is this project's own where one has none."""
+    for name, licence in {"beside": "MIT License", "bare": "Apache 2.0"}.items():
+        folder = tmp_path / "metadata" / f"{name}-1.0.dist-info"
+        folder.mkdir(parents=True)
+        (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\nLicense: {licence}\n")
+    (tmp_path / "packages" / "beside").mkdir(parents=True)
+    (tmp_path / "packages" / "beside" / "ThirdPartyNotices.txt").write_text("of others")
+    bare, beside = bom.python_parts(tmp_path / "metadata", tmp_path / "packages")
+    assert (beside.licence, beside.texts) == ("MIT", (("ThirdPartyNotices.txt", "of others"),))
+    assert bare.licence == "Apache-2.0"
+    assert "Apache License" in bare.texts[0][1]
+
+
+@pytest.mark.parametrize("part", [replace(PARTS[0], licence=""), replace(PARTS[0], texts=())])
+def test_a_part_without_licence_or_text_ends_the_build(part: Part) -> None:
+    """Nothing is shipped whose terms are unknown."""
+    with pytest.raises(UnlicensedError, match=r"one 1\.0"):
+        bom.notices((part,))
+
+
+@pytest.mark.skipif(shutil.which("cargo") is None, reason="cargo is not installed")
+def test_the_crates_that_are_compiled_into_the_native_wire_are_parts() -> None:
+    """With their licences' texts; what only helps to build it, or is for other systems, is not in it."""
+    crates = {part.url.name: part for part in bom.crate_parts("x86_64")}
+    assert {"h2", "tokio", "pyo3"} <= crates.keys()
+    assert crates.keys().isdisjoint({"syn", "arbitrary", "windows-sys", "lightkeeper-wire"})
+    assert all(part.licence and part.texts for part in crates.values())
+
+
+def test_every_library_of_the_runtime_has_its_text() -> None:
+    """As `licences/` has them."""
+    assert {path.stem for path in linked.TEXTS.glob("*.txt")} == set(linked.LICENCES)
