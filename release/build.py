@@ -149,6 +149,8 @@ def _add_texts(root: Path, release: Release, platform: Platform, needs: symbols.
         "version": release.version,
         "platform": platform.name,
         "machine": platform.machine,
+        "processor": platform.processor,
+        "oldest": platform.oldest,
         "glibc": ".".join(map(str, needs.glibc)),
         "glibc_by": needs.glibc_by,
         "cpp": ".".join(map(str, needs.cpp)),

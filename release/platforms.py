@@ -10,11 +10,17 @@ GLIBC_FLOOR = (2, 28)
 
 @dataclass(frozen=True, slots=True)
 class Platform:
-    """One platform: `name` as in the store's folder, `runtime` in the runtime's module, `machine` as wheels say it."""
+    """One platform: `name` as in the store's folder, `runtime` in the runtime's module, `machine` as wheels say it.
+
+    `processor` is what any processor must have at least, and `oldest` one of these, as qemu names it, on which
+    `make test-release` tries the archive.
+    """
 
     name: str
     runtime: str
     machine: str
+    processor: str
+    oldest: str
 
     @property
     def wheel_tags(self) -> tuple[str, ...]:
@@ -37,7 +43,7 @@ class Platform:
 PLATFORMS = {
     platform.name: platform
     for platform in (
-        Platform("linux-x64", "linux-amd64", "x86_64"),
-        Platform("linux-armv8", "linux-arm64", "aarch64"),
+        Platform("linux-x64", "linux-amd64", "x86_64", "x86-64-v2: SSE4.2 and POPCNT", "Nehalem"),
+        Platform("linux-armv8", "linux-arm64", "aarch64", "ARMv8.0-A with NEON", "cortex-a53"),
     )
 }

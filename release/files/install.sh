@@ -101,6 +101,10 @@ fi
 machine=$(cat "$here/MACHINE")
 [ -n "$root" ] || [ "$(uname -m)" = "$machine" ] ||
     fail "this archive is for $machine, and this is a $(uname -m)" "fetch the archive of this machine's platform"
+if [ -z "$root" ] && [ "$machine" = x86_64 ] && [ -r /proc/cpuinfo ]; then
+    grep -qw sse4_2 /proc/cpuinfo ||
+        fail "this processor has no SSE4.2, which numpy and ONNX Runtime need" "use a processor of x86-64-v2: RELEASE_NOTES.md"
+fi
 if [ -z "$user" ] && [ "$service" = yes ]; then
     question 'Run the service as which user?' lightkeeper && user=$answer
 fi

@@ -22,6 +22,8 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
 
 from lightkeeper.cli import run
 from release import debian, symbols
@@ -177,11 +179,15 @@ def _expected(device: Path) -> np.ndarray:
 
     source = Path(rapidocr.__file__).parent / "models" / "ch_ppocr_mobile_v2.0_cls_mobile.onnx"
     session = onnxruntime.InferenceSession(source)
+    outputs: list[np.ndarray] = session.run(None, {"x": _picture(device)})
+    return outputs[0].ravel()
+
+
+def _picture(device: Path) -> np.ndarray:
+    """Return the picture as the example client sends it."""
     pixels = np.frombuffer((device / "line.bmp").read_bytes(), np.uint8, offset=54).reshape(-1, 3)[:, ::-1]
     height, width = PICTURE
-    array = pixels.astype(np.float32).reshape(1, 3, height, width)
-    outputs: list[np.ndarray] = session.run(None, {"x": array})
-    return outputs[0].ravel()
+    return pixels.astype(np.float32).reshape(1, 3, height, width)
 
 
 def _demo(system: System, device: Path, client: str, name: str) -> None:
@@ -278,6 +284,11 @@ def test_the_archive_keeps_its_promises(built: Path, system: System) -> None:
     expected = ("bin", "lib/liblightkeeper.so", "include/lightkeeper.h", "docs/api/agent.proto", "docs/examples")
     expected += ("install.sh", "uninstall.sh", "agent.env", "lightkeeper.service", "LICENSE", "THIRD_PARTY_NOTICES.txt")
     assert all((root / name).exists() for name in (*expected, "sbom.cdx.json", "RELEASE_NOTES.md", "INSTALL.md"))
+    bill = (root / "sbom.cdx.json").read_text()
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(bill) is None
+    components = json.loads(bill)["components"]
+    assert {"cpython", "openssl", "onnxruntime", "numpy", "h2", "libstdc++6"} <= {part["name"] for part in components}
+    assert all(part["licenses"] for part in components)
 
     _configuration(system, "/device", system.root / "device")
     agent = str(system.archive / "bin" / "sagemaker_edge_agent_binary")
@@ -411,8 +422,27 @@ def test_threads_of_c_share_an_agent_and_are_quicker_than_its_socket(
     sys.stdout.write(f"Predict inside {inside:.1f} us, by a Python client {outside:.1f} us: {ratio:.2f}x\n")
 
 
+def test_the_archive_runs_on_the_oldest_processor_it_names(system: System, device: Path, tmp_path: Path) -> None:
+    """Under emulation, with the model's true answer: nothing asks for a newer one's instructions."""
+    qemu = shutil.which(f"qemu-{_here().machine}-static")
+    if qemu is None:
+        pytest.skip("needs qemu: apt-get install qemu-user-static")
+    from lightkeeper.client import Client
+    from tests.support.agents import AgentProcess
+
+    agent = system.root / system.archive.relative_to("/") / "bin" / "sagemaker_edge_agent_binary"
+    program = (qemu, "-cpu", _here().oldest, str(agent))
+    (tmp_path / "socket").mkdir()
+    emulated = AgentProcess(tmp_path / "socket", device / "certs", program=program).wait_until_started()
+    with Client(emulated.address) as client:
+        client.load_model(str(device / "orientation-1.0.tar.gz"), "orientation")
+        (output,) = client.predict("orientation", {"x": _picture(device)}).values()
+    assert emulated.stop() == 0
+    assert np.allclose(output.ravel(), _expected(device), rtol=1e-3, atol=1e-5)
+
+
 def test_the_arm_archive_runs_under_emulation(release: Release, device: Path, tmp_path: Path) -> None:
-    """Load, predict, capture, with the archive built on this machine, by qemu's emulation of one process."""
+    """Load, predict, capture, with the archive built on this machine, by qemu's emulation of the oldest processor."""
     arm, qemu = PLATFORMS["linux-armv8"], shutil.which("qemu-aarch64-static")
     base = debian.root_of(arm)
     if base is None or qemu is None:
@@ -426,7 +456,7 @@ def test_the_arm_archive_runs_under_emulation(release: Release, device: Path, tm
     subprocess.run(["tar", "-xzf", str(packed), "-C", str(root)], check=True)
     archive = root / packed.stem
     assert symbols.of(archive).glibc <= GLIBC_FLOOR
-    system = System(root, (*_chroot(root), f"/{Path(qemu).name}"), Path("/", packed.stem))
+    system = System(root, (*_chroot(root), f"/{Path(qemu).name}", "-cpu", arm.oldest), Path("/", packed.stem))
     programs = system.archive / "bin"
     _configuration(system, "/device", root / "device")
     agent = str(programs / "sagemaker_edge_agent_binary")
