@@ -136,7 +136,7 @@ def test_another_authority_fails_the_exchange(device: Device, authority: Path) -
     (root,) = (authority / "certs").glob("*.pem")
     device.set(sagemaker_edge_provider_aws_ca_cert_file=str(root))
     _, checks = device.doctor()
-    assert "aws_ca_cert_file" in expect_only(checks, "role_alias", "DESTINATION_UNREACHABLE")["fix"]
+    assert "aws_ca_cert_file" in expect_only(checks, "role_alias", "DESTINATION_UNTRUSTED")["fix"]
 
 
 def test_a_name_that_nobody_knows_fails_the_look_up(device: Device) -> None:

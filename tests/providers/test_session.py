@@ -155,6 +155,9 @@ def test_refused_credentials_are_exchanged_anew_and_never_used_again() -> None:
     world.seconds += RENEWAL_SECONDS
     assert key(session) == "AK3"
     assert session.renew()
+    assert session.renew(again=True)  # for a new package, in any case
+    assert key(session) == "AK4"
+    assert not session.renew()
 
 
 @pytest.mark.parametrize("life_seconds", [-7200.0, 0.0, 20.0])
