@@ -86,6 +86,8 @@ def test_a_device_as_the_hub_makes_it_passes(hub: RunningHub, device: Device, bu
     code, checks = device.doctor()
     assert code == 0, [check for check in checks.values() if check["state"] == "failed"]
     assert {name: checks[name]["state"] for name in CLOUD} == dict.fromkeys(CLOUD, "ok") | {"dns": "skipped"}, checks
+    page = (Path(__file__).parents[2] / "docs" / "doctor.md").read_text(encoding="utf-8")
+    assert [name for name in checks if f"`{name}`" not in page] == []
     assert "the object stays" in checks["upload"]["found"]
     assert device.doctor()[0] == 0
     store = hub.client("s3", endpoint_url=hub.addresses.s3_endpoint)

@@ -49,8 +49,9 @@ def _configuration(file: Path | None) -> tuple[Salvaged | None, Diagnosis]:
     warnings = found.report.warnings
     if warnings:
         facts = {finding.key: str(finding) for finding in warnings}
+        count = "one warning" if len(warnings) == 1 else f"{len(warnings)} warnings, the first"
         return found, warning(
-            f"{file} is accepted, with {len(warnings)} warnings: {warnings[0].key} {warnings[0].problem}",
+            f"{file} is accepted, with {count}: {warnings[0].key} {warnings[0].problem}",
             fix=f"lightkeeper config check {file}",
             facts=facts,
         )
