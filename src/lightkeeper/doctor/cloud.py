@@ -15,6 +15,7 @@ from lightkeeper.errors import (
     DestinationDenied,
     DestinationMissing,
     DestinationUnreachable,
+    DestinationUntrusted,
 )
 from lightkeeper.providers.base import ObjectStore
 from lightkeeper.providers.customlibrary import Library
@@ -52,7 +53,9 @@ def role_alias(exchange: CredentialExchange, endpoint: str) -> Diagnosis:
             "certificate revoked, or device not registered; in AWS IoT, see that the certificate is active, "
             "attached to the thing, and that its policy allows iot:AssumeRoleWithCertificate on the alias",
             DestinationUnreachable: "check host and port in sagemaker_edge_provider_aws_iot_cred_endpoint, the "
-            "firewall on the way (TCP), and that sagemaker_edge_provider_aws_ca_cert_file is the endpoint's authority",
+            "firewall on the way (TCP)",
+            DestinationUntrusted: "see that sagemaker_edge_provider_aws_ca_cert_file is the endpoint's authority (a "
+            "hub's is hub-ca.pem in a device's folder), and that the endpoint's name is in its certificate",
             DestinationBusy: "see to the hub: lightkeeper hub report, and its log",
         }
         return refused(error, fix=fixes.get(type(error), ""))
