@@ -96,10 +96,16 @@ def page(archive: Path) -> str:
         folder = Path(name)
         unpacked_bytes, answered, memory = from_archive(archive, folder)
         rows = (
-            ("`pip install lightkeeper`, the agent alone, on the disk", installed_bytes(folder) / MB, 160, "MB"),
+            (
+                "`pip install lightkeeper`, the agent alone, on the disk, with the bytecode that pip writes",
+                installed_bytes(folder) / MB,
+                160,
+                "MB",
+            ),
             ("the archive, packed", archive.stat().st_size / MB, 60, "MB"),
             ("the archive, unpacked", unpacked_bytes / MB, None, "MB"),
             ("resident memory of the archive's agent, a small model loaded", memory.rss_bytes / 2**20, 100, "MiB"),
+            ("the same in megabytes of a million bytes", memory.rss_bytes / MB, 100, "MB"),
             ("of it, its proportional share (PSS)", memory.pss_bytes / 2**20, None, "MiB"),
             ("first answer after the start: verified, opened, run", median(answered), 0.6, "s"),
         )
