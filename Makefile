@@ -96,6 +96,9 @@ footprint: release ## measure what the archive and the packages cost a device, a
 test-release: wheels  ## build the archives and try them where there is no Python: chroot, C programs, ARM under qemu (root, 15 minutes)
 	LIGHTKEEPER_RELEASE=1 $(BIN)/pytest tests/release tests/embed -rP
 
+test-windows: $(TOOLS) ## run the portable tests in a Windows Python under wine (needs wine and go; three minutes)
+	LIGHTKEEPER_WINDOWS=1 $(BIN)/pytest tests/windows -rP
+
 demo: $(STAMP)   ## read a scanned page through an agent with three signed models
 	@$(BIN)/python -m demo
 
@@ -155,6 +158,7 @@ lock:            ## lock the requirements again (needs uv)
 	$(LOCK) pyproject.toml --extra images --extra aws --extra compile --extra parquet --extra hub --extra demo --group dev -o requirements/dev.txt
 	for peer in $(PEERS); do $(LOCK) --group peers-$$peer -o requirements/peers-$$peer.txt; done
 	uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header --python-version 3.14 --python-platform x86_64-manylinux_2_28 pyproject.toml --extra aws -o requirements/release.txt
+	uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header --python-version 3.14 --python-platform x86_64-pc-windows-msvc pyproject.toml --group windows --constraint requirements/dev.txt -o requirements/windows.txt
 	$(LOCK) --group release --constraint requirements/dev.txt -o requirements/release-tools.txt
 
 clean:           ## remove what the verbs made

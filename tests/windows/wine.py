@@ -1,0 +1,108 @@
+"""A Windows Python below wine: the standalone runtime that releases pin, locked wheels, and the project's own.
+
+Debian 12's wine is 8.0, made for the Windows of its time. What the wheels ask of Windows and it has not is built here
+by zig (`lacking/`): random bytes for programs in Rust, and the C library's complex numbers for numpy, whose modules
+are led to it by the name they import. Nothing else of the wheels is changed. `platform` must not ask WMI, where this
+wine ends the process.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from release import python
+from release.platforms import Platform
+
+ROOT = Path(__file__).resolve().parents[2]
+BUILD = ROOT / "build" / "windows"
+LACKING = Path(__file__).with_name("lacking")
+REQUIREMENTS = ROOT / "requirements" / "windows.txt"
+WINDOWS = Platform("windows-x64", "windows-amd64", "x86_64")
+TARGET = "x86_64-windows-gnu"
+
+_MATH, _OURS = b"api-ms-win-crt-math-l1-1-0.dll", b"wine-math.dll"
+_PIP = (sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check")
+
+
+class Wine:
+    """One wine prefix with one Python in it, below `build/windows`; it is made anew where the lock has changed."""
+
+    def __init__(self) -> None:
+        self.python = BUILD / "python"
+        self.packages = BUILD / "packages"
+        self._prefix = BUILD / "prefix"
+        made = BUILD / "requirements.txt"
+        if not made.exists() or made.read_bytes() != REQUIREMENTS.read_bytes():
+            shutil.rmtree(BUILD, ignore_errors=True)
+            self._make()
+            shutil.copyfile(REQUIREMENTS, made)
+        self._install_project()
+
+    def run(self, *arguments: str, seconds: float) -> subprocess.CompletedProcess[str]:
+        """Run Python with arguments, and return what it printed; then end whatever is left in the prefix.
+
+        Python needs a pipe for its output there.
+        """
+        with (BUILD / "output.txt").open("w+b") as output:
+            command = f'wine "$0" "$@" 2>&1 | cat >"{output.name}"; exit "${{PIPESTATUS[0]}}"'
+            try:
+                done = subprocess.run(
+                    ["bash", "-c", command, str(self.python / "python.exe"), *arguments],
+                    cwd=ROOT,
+                    env=self._environment(),
+                    stdin=subprocess.DEVNULL,
+                    timeout=seconds,
+                    check=False,
+                )
+                code = done.returncode
+            except subprocess.TimeoutExpired:
+                code = -1
+            finally:
+                subprocess.run(["wineserver", "-k"], env=self._environment(), check=False)
+            output.seek(0)
+            return subprocess.CompletedProcess(arguments, code, output.read().decode(errors="replace"))
+
+    def _environment(self) -> dict[str, str]:
+        return os.environ | {
+            "WINEPREFIX": str(self._prefix),
+            "WINEDEBUG": "-all",
+            "WINEDLLOVERRIDES": "mscoree,mshtml=",
+            "PYTHONPATH": "Z:" + str(self.packages).replace("/", "\\"),
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "PYTHONUTF8": "1",
+        }
+
+    def _make(self) -> None:
+        source = python._module() / python._DATA / WINDOWS.runtime
+        for entry in json.loads((source / "files.json").read_text())["files"]:
+            python._write(source, self.python, entry)
+        (self.python / "Lib" / "sitecustomize.py").write_text('import sys\nsys.modules["_wmi"] = None\n')
+        tags = ("--platform=win_amd64", "--python-version=3.14", "--implementation=cp")
+        abis = ("--abi=cp314", "--abi=abi3", "--abi=none", "--only-binary=:all:", "--ignore-requires-python")
+        lock = ("--no-deps", "--no-compile", "--require-hashes", "--requirement", str(REQUIREMENTS))
+        subprocess.run([*_PIP, "install", *tags, *abis, *lock, "--target", str(self.packages)], check=True)
+        for module in (self.packages / "numpy").rglob("*.pyd"):
+            content = module.read_bytes()
+            if _MATH in content and b"creal" in content:
+                module.write_bytes(content.replace(_MATH, _OURS.ljust(len(_MATH), b"\0")))
+        zig = (sys.executable, "-m", "ziglang", "cc", "-target", TARGET, "-O2", "-shared", "-o")
+        random = (str(self.python / "bcryptprimitives.dll"), str(LACKING / "bcryptprimitives.c"), "-ladvapi32")
+        subprocess.run([*zig, *random], check=True)
+        math = (str(LACKING / "wine-math.c"), str(LACKING / "wine-math.def"))
+        subprocess.run([*zig, str(self.python / _OURS.decode()), *math], check=True)
+        version = ("reg", "add", r"HKCU\Software\Wine", "/v", "Version", "/d", "win10", "/f")
+        subprocess.run(["wine", *version], env=self._environment(), stdout=subprocess.PIPE, check=True)
+
+    def _install_project(self) -> None:
+        wheels = BUILD / "wheels"
+        shutil.rmtree(wheels, ignore_errors=True)
+        made = ("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(wheels), str(ROOT))
+        subprocess.run([*_PIP, *made], check=True)
+        shutil.rmtree(self.packages / "lightkeeper", ignore_errors=True)
+        for wheel in wheels.glob("lightkeeper-*.whl"):
+            shutil.unpack_archive(wheel, self.packages, "zip")
