@@ -16,13 +16,12 @@ import sys
 from pathlib import Path
 
 from release import python
-from release.platforms import Platform
 
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = ROOT / "build" / "windows"
 LACKING = Path(__file__).with_name("lacking")
 REQUIREMENTS = ROOT / "requirements" / "windows.txt"
-WINDOWS = Platform("windows-x64", "windows-amd64", "x86_64")
+RUNTIME = "windows-amd64"
 TARGET = "x86_64-windows-gnu"
 
 _MATH, _OURS = b"api-ms-win-crt-math-l1-1-0.dll", b"wine-math.dll"
@@ -78,7 +77,7 @@ class Wine:
         }
 
     def _make(self) -> None:
-        source = python._module() / python._DATA / WINDOWS.runtime
+        source = python._module() / python._DATA / RUNTIME
         for entry in json.loads((source / "files.json").read_text())["files"]:
             python._write(source, self.python, entry)
         (self.python / "Lib" / "sitecustomize.py").write_text('import sys\nsys.modules["_wmi"] = None\n')
