@@ -49,7 +49,10 @@ class Database:
             if self.is_sqlite:
                 self._reader, self._writer = _sqlite_engines(self._url)
             else:
-                self._reader = self._writer = _postgresql_engine(self._url)
+                self._writer = _postgresql_engine(self._url)
+                self._reader = self._writer.execution_options(
+                    isolation_level="REPEATABLE READ", postgresql_readonly=True
+                )
             self._create(metadata)
         except (DatabaseError, OSError) as error:
             raise DatabaseUnusable(
@@ -62,7 +65,7 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """Give a connection that sees one state of the database (on PostgreSQL: one state a statement)."""
+        """Give a connection that sees one state of the database, whatever is written meanwhile."""
         with self._reader.connect() as connection, connection.begin():
             yield connection
 
