@@ -23,6 +23,7 @@ from lightkeeper.client import Client
 from lightkeeper.providers.fleet import Definition, Deployment, DesiredState, FailurePolicy
 from tests.conftest import PackageFactory
 from tests.support.agents import AgentProcess
+from tests.support.fleet_agent import JOURNAL, RESULTS
 from tests.support.fleets import FolderFleet
 from tests.support.models import doubled
 from tests.support.models_swapped import scaled
@@ -34,6 +35,7 @@ FEW = {"good": (4, 33, 60), "bad": (50, 75)}
 """Kills of the short form: in the first entry, while a package is kept, and while models change or go back."""
 SETTINGS = {
     "lightkeeper_deployments": True,
+    "lightkeeper_heartbeat_seconds": 5,
     "lightkeeper_swap_watch_seconds": 1,
     "sagemaker_edge_model_deployment_poll_interval": 60,
 }
@@ -91,18 +93,23 @@ def yard(tmp_path_factory: pytest.TempPathFactory, authority: Path, make_package
     return Yard(tmp_path_factory.mktemp("yard"), authority / "certs", make_package)
 
 
-def journal(place: Path) -> dict[str, Any]:
-    """Return the journal as it lies there."""
-    file = place / "state" / "deployments.json"
-    return json.loads(file.read_text()) if file.exists() else {"plan": None, "results": []}
+def is_under_way(place: Path) -> bool:
+    """Return whether the journal has a deployment that has not come to its end."""
+    file = place / "state" / JOURNAL
+    return file.exists() and json.loads(file.read_text())["plan"] is not None
+
+
+def results(place: Path) -> list[dict[str, Any]]:
+    """Return what was reported of deployments."""
+    file = place / RESULTS
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
 
 def wait_for_the_end(agent: AgentProcess, place: Path) -> bool:
-    """Wait until the deployment is over, or the agent dead; return whether it is over."""
+    """Wait until the deployment is over and reported, or the agent dead; return whether it is over."""
     deadline = time.monotonic() + WAIT_SECONDS
     while agent.process.poll() is None:
-        found = journal(place)
-        if found["plan"] is None and found["results"]:
+        if results(place) and not is_under_way(place):
             return True
         assert time.monotonic() < deadline, agent.log_file.read_text()
         time.sleep(0.02)
@@ -142,7 +149,8 @@ def killed_and_started_again(yard: Yard, scenario: str, kill_at: int) -> bool:
         second = yard.start(place).wait_until_started()
         wait_until_restored(second, restored)  # where the first one came to the end, the journal says so before
         assert wait_for_the_end(second, place)
-        (result,) = journal(place)["results"]
+        result, *again = results(place)
+        assert all(other == result for other in again)  # a kill before it is known to be taken: it is told twice
         if scenario == "good":
             assert result["succeeded"], result
             assert factors(second) == {"a": 2, "c": 3}
