@@ -41,7 +41,7 @@ def test_an_agent_whose_cloud_is_away_predicts_and_captures_and_says_each_change
             "sagemaker_edge_provider_s3_bucket_name": "bucket",
             "sagemaker_edge_provider_aws_ca_cert_file": str(files.ca_file),
             "sagemaker_edge_provider_aws_cert_file": str(files.certificate_file),
-            "sagemaker_edge_provider_aws_cert_pk_file": str(files.key_file),
+            "sagemaker_edge_provider_aws_cert_pk_file": str(files.key),
             "sagemaker_edge_provider_aws_iot_cred_endpoint": f"localhost:{port}",
             "sagemaker_edge_core_endpoint_override": service.url,
             "sagemaker_edge_core_capture_data_destination": "Cloud",

@@ -595,6 +595,25 @@ class CertificateFilesUnusable(DeliveryFailed):
     next_step = "check the files that sagemaker_edge_provider_aws_ca_cert_file, …_cert_file and …_cert_pk_file name"
 
 
+class TokenKeyUnusable(DeliveryFailed):
+    """The device's private key in a PKCS#11 token cannot be used: the token, the key or the PIN is not right."""
+
+    reason = "TOKEN_KEY_UNUSABLE"
+    next_step = (
+        "check token, object and PIN of sagemaker_edge_provider_aws_cert_pk_file with pkcs11-tool --list-objects"
+    )
+
+
+class TokenToolsMissing(DeliveryFailed):
+    """A private key in a PKCS#11 token needs the system's curl and OpenSSL's way to such tokens, and one is missing."""
+
+    reason = "TOKEN_TOOLS_MISSING"
+    next_step = (
+        "install curl and libengine-pkcs11-openssl (Debian, Ubuntu; from OpenSSL 3.5 on pkcs11-provider) or their "
+        "like, and the token's module"
+    )
+
+
 class DestinationUntrusted(DeliveryFailed):
     """The destination's certificate is not of the configured authority, is for another host, or is out of date."""
 

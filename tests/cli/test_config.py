@@ -194,6 +194,31 @@ def init(file: Path, *flags: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def test_init_writes_a_tokens_pin_and_does_not_show_it(tmp_path: Path) -> None:
+    """The file has what was given; what is printed, for people or programs, has the address without its PIN."""
+    address = "pkcs11:object=device?pin-value=4711"
+    flags = (
+        "--device-name",
+        "d",
+        "--fleet",
+        "f",
+        "--root-certs",
+        "/certs",
+        "--provider",
+        "None",
+        "--destination",
+        "Disk",
+    )
+    flags += ("--disk-path", "/captures", "--set", f"sagemaker_edge_provider_aws_cert_pk_file={address}")
+    for number, more in enumerate(([], ["--json"])):
+        file = tmp_path / f"{number}.json"
+        done = init(file, *flags, *more)
+        assert done.returncode == 0, done.stderr
+        assert address in file.read_text()
+        assert "4711" not in done.stdout + done.stderr
+        assert not more or "pkcs11:object=device" in done.stdout
+
+
 def test_init_names_each_missing_flag_where_nobody_can_be_asked(tmp_path: Path) -> None:
     """Questions without a default need an answer, all of them at once."""
     done = init(tmp_path / "new.json", "--provider", "Aws", "--destination", "Cloud")

@@ -138,7 +138,7 @@ def test_every_key_is_read_into_its_field() -> None:
         "region": "eu-central-1",
         "aws_ca_cert_file": Path("/keys/ca.pem"),
         "aws_cert_file": Path("/keys/device.pem"),
-        "aws_private_key_file": Path("/keys/device.key"),
+        "aws_private_key": Path("/keys/device.key"),
         "aws_credential_endpoint": "https://iot.example/role-aliases/Alias/credentials",
         "endpoint_override": "https://edge.example:8443",
         "capture_destination": Destination.CLOUD,
@@ -278,7 +278,7 @@ def test_relative_paths_start_from_the_file_where_it_says_so(tmp_path: Path) -> 
         config = load(path, ENVIRONMENT)
         assert config.root_certs_path == folder.resolve() / "roots"
         assert config.aws_cert_file == folder.resolve() / "device.pem"
-        assert config.aws_private_key_file == Path("/keys/device.key")
+        assert config.aws_private_key == Path("/keys/device.key")
         assert config.state_path == Path("/data/state")
     (folder / "config.json").write_text(json.dumps(relative))
     assert load(folder / "config.json", ENVIRONMENT).root_certs_path == Path("roots")

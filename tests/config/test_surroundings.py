@@ -170,3 +170,39 @@ def test_a_report_with_faults_is_left_as_it_is(device: Device) -> None:
     device.members["lightkeeper_threads"] = "many"
     (device.folder / "ca.pem").unlink()
     assert [fault.key for fault in device.survey().faults] == ["lightkeeper_threads"]
+
+
+def test_a_key_in_a_token_needs_its_pins_file_and_curl(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The token itself is not asked, since it counts wrong PINs."""
+    pin = device.folder / "pin"
+    name = "sagemaker_edge_provider_aws_cert_pk_file"
+    device.members[name] = f"pkcs11:object=device?pin-source=file:{pin}"
+    programs = device.folder / "programs"
+    programs.mkdir()
+    (programs / "curl").touch(0o755)
+    monkeypatch.setenv("PATH", str(programs))
+    (fault,) = device.survey().faults
+    assert (fault.key, f"pin-source that names no file: {pin}" in fault.problem) == (name, True)
+    pin.touch(0o644)
+    report = device.survey()
+    assert report.faults == ()
+    assert [warning.problem for warning in report.warnings] == [
+        f"can be read or changed by other users: run chmod 600 {pin}"
+    ]
+    (programs / "curl").unlink()
+    (fault,) = device.survey().faults
+    assert "there is no curl: install curl" in fault.problem
+
+
+def test_a_pin_in_the_file_makes_the_whole_file_a_secret(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And a PIN in a file of its own is what is proposed; what is said does not repeat the PIN."""
+    (device.folder / "curl").touch(0o755)
+    monkeypatch.setenv("PATH", str(device.folder))
+    device.members["sagemaker_edge_provider_aws_cert_pk_file"] = "pkcs11:object=device?pin-value=4711"
+    device.file.chmod(0o640)
+    report = device.survey()
+    assert report.faults == ()
+    proposal, opened = report.warnings
+    assert "write pin-source" in proposal.problem
+    assert f"chmod 600 {device.file}" in opened.problem
+    assert "4711" not in repr(report)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat
 
+from lightkeeper import tokenkey
 from lightkeeper.doctor import State, identity
 from lightkeeper.hub import authority
 from lightkeeper.modelpackage.issuer import Issuer, new_key, pem_of, pem_of_key
@@ -100,3 +101,10 @@ def test_of_an_authoritys_bundle_the_last_to_end_counts(tmp_path: Path, issuer: 
     assert identity.authority(bundle, NOW).reason == "CERTIFICATE_EXPIRED"
     bundle.write_bytes(old.certificate_pem + issuer.certificate_pem)
     assert identity.authority(bundle, NOW).state is State.OK
+
+
+def test_a_key_in_a_token_is_left_to_the_exchange(files: tuple[Path, Path]) -> None:
+    """Each look at it takes a PIN, and the PIN is not in what is said."""
+    found = identity.key(files[0], tokenkey.parse("pkcs11:object=device?pin-value=4711"))
+    assert (found.state, "pkcs11:object=device" in found.found) == (State.SKIPPED, True)
+    assert "4711" not in repr(found)

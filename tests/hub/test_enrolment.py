@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 from sqlalchemy import func, select
 
+from lightkeeper.agent import cloud
 from lightkeeper.config import check
 from lightkeeper.errors import (
     AgentError,
@@ -37,8 +38,10 @@ from lightkeeper.hub.settings import Settings
 from lightkeeper.hub.tables.fleet import DEVICES
 from lightkeeper.hub.tables.identity import CERTIFICATES
 from lightkeeper.modelpackage.issuer import new_key, pem_of_key
+from lightkeeper.providers import tokenexchange
 from tests.support.certified import DEVICE, FLEET, HOST, Certified, Held
 from tests.support.seaweed import REGION, Seaweed
+from tests.support.tokens import Token, needs_tokens
 
 
 @dataclass
@@ -132,6 +135,21 @@ def test_a_key_made_elsewhere_stays_there(door: Door) -> None:
     assert "device.key is missing" in (folder / "README.txt").read_text()
     (folder / "device.key").write_bytes(pem_of_key(key))
     assert door.certified.ask(held_in(folder))[0] == 200
+
+
+@needs_tokens
+def test_a_key_in_a_token_is_named_by_the_folders_configuration_and_brings_credentials(
+    door: Door, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The whole way: the request is made with the token, the hub signs it, and the folder needs no change."""
+    token = Token(tmp_path / "softhsm")
+    monkeypatch.setenv("SOFTHSM2_CONF", token.environment["SOFTHSM2_CONF"])
+    folder = door.add(request=token.request(DEVICE).read_bytes(), key_address=token.address())
+    assert f"stays in the device's token: {token.address()}" in (folder / "README.txt").read_text()
+    files = cloud.certificate(check(folder / "config.json").accepted())
+    assert files is not None
+    got = tokenexchange.exchange(files, DEVICE).credentials()
+    assert got.access_key_id.startswith("ASIA")
 
 
 @pytest.mark.parametrize(

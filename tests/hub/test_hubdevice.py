@@ -90,4 +90,9 @@ def test_a_refused_command_says_why_and_what_to_do(hub: RunningHub, yard: str, t
     assert (code, "[FLEET_UNKNOWN]" in complaint) == (1, True)
     code, _, complaint = run(hub, "device", "revoke", "nobody", folder=tmp_path)
     assert (code, "[DEVICE_UNKNOWN]" in complaint) == (1, True)
+    addressed = ("device", "add", "cam-1", "--fleet", yard, "--key-address")
+    code, _, complaint = run(hub, *addressed, "pkcs11:object=k", folder=tmp_path)
+    assert (code, "give --csr" in complaint) == (1, True)
+    code, _, complaint = run(hub, *addressed, "pkcs11:object=k?pin-value=4711", "--csr", "bad.csr", folder=tmp_path)
+    assert (code, "write pin-source" in complaint, "4711" in complaint) == (2, True, False)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.csr"]

@@ -106,7 +106,7 @@ def test_a_configuration_names_the_endpoint_by_its_host_alone_or_in_full(tmp_pat
             "sagemaker_edge_provider_s3_bucket_name": "bucket",
             "sagemaker_edge_provider_aws_ca_cert_file": str(files.ca_file),
             "sagemaker_edge_provider_aws_cert_file": str(files.certificate_file),
-            "sagemaker_edge_provider_aws_cert_pk_file": str(files.key_file),
+            "sagemaker_edge_provider_aws_cert_pk_file": str(files.key),
             "sagemaker_edge_provider_aws_iot_cred_endpoint": form.format(address),
         }
         (tmp_path / "config.json").write_text(json.dumps(keys))
@@ -291,7 +291,7 @@ def test_a_device_whose_certificate_ended_is_told_when(endpoint: Endpoint) -> No
 def test_files_that_cannot_be_used_are_named(endpoint: Endpoint, tmp_path: Path, fault: str) -> None:
     """A person sees which files are meant; nobody is asked for a password."""
     files = endpoint.device()
-    path = {"ca": files.ca_file, "certificate": files.certificate_file}.get(fault, files.key_file)
+    path = {"ca": files.ca_file, "certificate": files.certificate_file}.get(fault, files.key)
     key = make("other", None, Shape())
     match fault:
         case "other key":

@@ -105,7 +105,7 @@ def credentials(folder: Path) -> tuple[int, Any]:
     """Exchange the certificate in a device's folder, as its configuration says; return status and answer."""
     config = check(folder / "config.json").accepted()
     tls = ssl.create_default_context(cafile=str(config.aws_ca_cert_file))
-    tls.load_cert_chain(str(config.aws_cert_file), str(config.aws_private_key_file))
+    tls.load_cert_chain(str(config.aws_cert_file), str(config.aws_private_key))
     address = urlsplit(str(config.aws_credential_endpoint))
     connection = http.client.HTTPSConnection(str(address.hostname), address.port, timeout=30, context=tls)
     connection.request("GET", address.path, headers={"x-amzn-iot-thingname": config.thing_name})

@@ -19,6 +19,7 @@ from lightkeeper.providers import discovery
 from lightkeeper.providers.base import DeviceCertificate, Provider, ProviderOptions
 from lightkeeper.providers.report import Heartbeat, Metric, ModelReport
 from lightkeeper.state import replace_file
+from lightkeeper.tokenkey import KeyAddress
 
 if TYPE_CHECKING:
     from lightkeeper.agent.captures import Captures
@@ -51,22 +52,26 @@ def provider(config: Config) -> Provider:
 def as_strings(config: Config) -> Mapping[str, str]:
     """Return every key that has a value of one line, its defaults too, as a file would have it."""
     pairs = ((key.name, getattr(config, key.field)) for key in every_key())
-    return {name: _string(value) for name, value in pairs if isinstance(value, str | bool | int | float | Path)}
+    return {
+        name: _string(value) for name, value in pairs if isinstance(value, str | bool | int | float | Path | KeyAddress)
+    }
 
 
 def _string(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, KeyAddress):
+        return value.written()
     return value.value if isinstance(value, StrEnum) else str(value)
 
 
 def certificate(config: Config) -> DeviceCertificate | None:
     """Return how the device proves who it is, or None where the configuration does not say."""
     endpoint, ca_file = config.aws_credential_endpoint, config.aws_ca_cert_file
-    certificate_file, key_file = config.aws_cert_file, config.aws_private_key_file
-    if endpoint is None or ca_file is None or certificate_file is None or key_file is None:
+    certificate_file, key = config.aws_cert_file, config.aws_private_key
+    if endpoint is None or ca_file is None or certificate_file is None or key is None:
         return None
-    return DeviceCertificate(endpoint, ca_file, certificate_file, key_file)
+    return DeviceCertificate(endpoint, ca_file, certificate_file, key)
 
 
 class Starts:

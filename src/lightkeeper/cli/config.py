@@ -10,6 +10,7 @@ from pathlib import Path
 
 from lightkeeper.cli import interview, output
 from lightkeeper.errors import ConfigInvalid, Finding
+from lightkeeper.tokenkey import KeyAddress
 
 DEFAULT_FILE = Path("lightkeeper.json")
 
@@ -83,7 +84,7 @@ def _check(args: argparse.Namespace) -> None:
 def _init(args: argparse.Namespace) -> None:
     from lightkeeper.config import document
     from lightkeeper.config.check import examine
-    from lightkeeper.config.model import every_key
+    from lightkeeper.config.model import every_key, name_of
     from lightkeeper.config.surroundings import survey
     from lightkeeper.modelpackage import roots
 
@@ -103,6 +104,9 @@ def _init(args: argparse.Namespace) -> None:
     file = shlex.quote(str(args.file))
     following = [f"lightkeeper config check {file}", f"lightkeeper agent -a /tmp/agent.sock -c {file}"]
     if args.json:
+        key_name, key = name_of("aws_private_key"), report.accepted().aws_private_key
+        if isinstance(key, KeyAddress):
+            answers[key_name] = str(key)  # without the PIN
         warnings = output.findings(report.warnings)
         output.document(
             {

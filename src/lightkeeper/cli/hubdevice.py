@@ -8,7 +8,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lightkeeper import tokenkey
 from lightkeeper.cli import output
+from lightkeeper.tokenkey import KeyAddress
 
 if TYPE_CHECKING:
     from lightkeeper.hub.database import Database
@@ -31,6 +33,13 @@ def add_to(verbs: argparse._SubParsersAction[Any], add_hub_option: Callable[[arg
     add.add_argument("name", metavar="NAME")
     add.add_argument("--fleet", metavar="F", required=True)
     add.add_argument("--csr", metavar="FILE", type=Path, help="a signing request in PEM, of a key made elsewhere")
+    add.add_argument(
+        "--key-address",
+        metavar="URI",
+        type=_key_address,
+        help="with --csr, of a key in the device's PKCS#11 token: the address for its configuration, "
+        "pkcs11:token=T;object=O?pin-source=file:/PATH",
+    )
     add.add_argument("--output", metavar="DIR", type=Path, help="the folder to write (default: NAME)")
     add_hub_option(add)
     output.add_json_flag(add)
@@ -72,6 +81,18 @@ def _enrolment(hub: Path) -> Enrolment:
     return Enrolment(database, settings.load(database), at)
 
 
+def _key_address(text: str) -> KeyAddress:
+    if not tokenkey.is_address(text):
+        raise argparse.ArgumentTypeError("is no address that begins with pkcs11:")
+    try:
+        address = tokenkey.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    if address.pin_value is not None:
+        raise argparse.ArgumentTypeError("has a PIN that all users of this machine can see: write pin-source=file:/…")
+    return address
+
+
 def _add(args: argparse.Namespace) -> None:
     from lightkeeper.errors import SigningRequestUnusable
 
@@ -81,8 +102,12 @@ def _add(args: argparse.Namespace) -> None:
             request = args.csr.read_bytes()
         except OSError as error:
             raise SigningRequestUnusable(f"{args.csr} cannot be read: {error.strerror}", file=args.csr) from error
+    if args.key_address is not None and request is None:
+        raise SigningRequestUnusable("--key-address is of a key in a token, and needs its signing request: give --csr")
     folder = args.output or Path(args.name)
-    made = _enrolment(args.hub).add(args.name, args.fleet, folder, datetime.now(UTC), request=request)
+    made = _enrolment(args.hub).add(
+        args.name, args.fleet, folder, datetime.now(UTC), request=request, key_address=args.key_address
+    )
     if args.json:
         output.document(
             {
@@ -95,7 +120,9 @@ def _add(args: argparse.Namespace) -> None:
         )
         return
     print(f"{made.folder}: copy this folder to the device; its certificate lasts until {made.ends:%Y-%m-%d}")
-    if not made.has_key:
+    if args.key_address is not None:
+        print(f"the key stays in the device's token: {args.key_address}")
+    elif not made.has_key:
         print(f"the key stays yours: put it into the folder on the device, as {made.folder / 'device.key'}, mode 0600")
     if made.older:
         output.note(

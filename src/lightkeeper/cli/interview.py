@@ -89,7 +89,12 @@ QUESTIONS = (
     Question(
         "--aws-cert", "sagemaker_edge_provider_aws_cert_file", "file with the device's certificate", when=_with_aws
     ),
-    Question("--aws-key", "sagemaker_edge_provider_aws_cert_pk_file", "file with its private key", when=_with_aws),
+    Question(
+        "--aws-key",
+        "sagemaker_edge_provider_aws_cert_pk_file",
+        "file with its private key, or its pkcs11: address",
+        when=_with_aws,
+    ),
     Question(
         "--aws-endpoint",
         "sagemaker_edge_provider_aws_iot_cred_endpoint",

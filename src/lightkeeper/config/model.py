@@ -30,6 +30,7 @@ from lightkeeper.config.values import (
     optional,
     whole_number,
 )
+from lightkeeper.tokenkey import KeyAddress
 
 MIB = 1024 * 1024
 GIB = 1024 * MIB
@@ -42,7 +43,7 @@ Name = Annotated[str, PlainValidator(values.NAME)]
 Text = Annotated[str, PlainValidator(values.TEXT)]
 Folder = Annotated[Path, PlainValidator(values.FOLDER)]
 OptionalFile = Annotated[Path | None, PlainValidator(optional(values.FILE))]
-OptionalKeyFile = Annotated[Path | None, PlainValidator(optional(values.KEY_FILE))]
+OptionalKey = Annotated[Path | KeyAddress | None, PlainValidator(optional(values.KEY))]
 OptionalText = Annotated[str | None, PlainValidator(optional(values.TEXT))]
 Flag = Annotated[bool, PlainValidator(values.FLAG)]
 Positive = Annotated[int, PlainValidator(whole_number(1, INT32_MAX))]
@@ -126,8 +127,12 @@ class Config(BaseModel):
     aws_cert_file: OptionalFile = key(
         "sagemaker_edge_provider_aws_cert_file", "the device's client certificate", default=None, shown=WITH_AWS
     )
-    aws_private_key_file: OptionalKeyFile = key(
-        "sagemaker_edge_provider_aws_cert_pk_file", "the client certificate's private key", default=None, shown=WITH_AWS
+    aws_private_key: OptionalKey = key(
+        "sagemaker_edge_provider_aws_cert_pk_file",
+        "the client certificate's private key: a file, or where it lies in a PKCS#11 token, "
+        "`pkcs11:token=…;object=…?pin-source=file:/…`",
+        default=None,
+        shown=WITH_AWS,
     )
     aws_credential_endpoint: Annotated[str | None, PlainValidator(optional(values.CREDENTIAL_ENDPOINT))] = key(
         "sagemaker_edge_provider_aws_iot_cred_endpoint",
@@ -412,10 +417,18 @@ class Config(BaseModel):
         provider = info.data.get("provider")
         return _required(region, provider in {Provider.AWS, Provider.CUSTOM}, f"with provider {provider}") or ""
 
-    @field_validator("aws_ca_cert_file", "aws_cert_file", "aws_private_key_file")
+    @field_validator("aws_ca_cert_file", "aws_cert_file")
     @classmethod
     def _aws_has_certificates(cls, file: Path | None, info: ValidationInfo) -> Path | None:
         return _required(file, info.data.get("provider") is Provider.AWS, "with provider Aws")
+
+    @field_validator("aws_private_key")
+    @classmethod
+    def _aws_has_a_key(cls, key: Path | KeyAddress | None, info: ValidationInfo) -> Path | KeyAddress | None:
+        if isinstance(key, KeyAddress) and key.pin_value is not None:
+            _note(info, "has the token's PIN in it: put the PIN into a file of mode 600 and write pin-source=file:/…")
+        _required(key, info.data.get("provider") is Provider.AWS, "with provider Aws")
+        return key
 
     @field_validator("aws_credential_endpoint")
     @classmethod

@@ -30,7 +30,7 @@ _STAND_INS = {
         "region": "unknown",
         "aws_ca_cert_file": _NOWHERE,
         "aws_cert_file": _NOWHERE,
-        "aws_private_key_file": _NOWHERE,
+        "aws_private_key": _NOWHERE,
         "aws_credential_endpoint": "unknown.invalid",
         "capture_disk_path": _NOWHERE,
         "bucket": "unknown",

@@ -6,6 +6,7 @@ The judgement is that of the user who asks, by the permissions of this moment; n
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,8 +14,9 @@ from pathlib import Path
 from lightkeeper.config.check import Report
 from lightkeeper.config.model import Config, name_of
 from lightkeeper.config.values import Provider
-from lightkeeper.errors import Finding, SignatureRefused
+from lightkeeper.errors import Finding, SignatureRefused, TokenToolsMissing
 from lightkeeper.system import HAS_MODES, group_exists
+from lightkeeper.tokenkey import KeyAddress
 
 WRITE_BY_OTHERS = 0o022
 ANYTHING_BY_OTHERS = 0o077
@@ -39,11 +41,11 @@ def _faults(config: Config, read_roots: Callable[[Path], object]) -> Iterator[Fi
         yield Finding(name_of("root_certs_path"), f"is of no use yet: {error.message}; {error.next_step}")
     needed = ["provider_path"] if config.provider is Provider.CUSTOM else []
     if config.provider is Provider.AWS:
-        needed += ["aws_ca_cert_file", "aws_cert_file", "aws_private_key_file"]
-    for field in needed:
-        problem = file_problem(getattr(config, field))
-        if problem:
-            yield Finding(name_of(field), problem)
+        needed += ["aws_ca_cert_file", "aws_cert_file"]
+    problems = [(field, file_problem(getattr(config, field))) for field in needed]
+    if config.provider is Provider.AWS and config.aws_private_key is not None:
+        problems.append(("aws_private_key", _key_problem(config.aws_private_key)))
+    yield from (Finding(name_of(field), problem) for field, problem in problems if problem)
     folders = {"state_path": config.state_path}
     if config.capture_disk_path and not config.captures_to_cloud:
         folders["capture_disk_path"] = config.capture_disk_path
@@ -59,11 +61,22 @@ def opened_to_others(config: Config, file: Path) -> Iterator[Finding]:
     """Yield what other users may do to the configuration's file or with the device's private key."""
     if _mode(file) & WRITE_BY_OTHERS:
         yield Finding(str(file), "can be changed by other users: run chmod go-w on it")
-    if config.provider is Provider.AWS and config.aws_private_key_file:
-        private_key = config.aws_private_key_file
-        if _mode(private_key) & ANYTHING_BY_OTHERS:
-            problem = f"can be read or changed by other users: run chmod 600 {private_key.absolute()}"
-            yield Finding(name_of("aws_private_key_file"), problem)
+    secret = config.aws_private_key if config.provider is Provider.AWS else None
+    if isinstance(secret, KeyAddress):
+        secret = file if secret.pin_value is not None else secret.pin_file
+    if secret is not None and _mode(secret) & ANYTHING_BY_OTHERS:
+        problem = f"can be read or changed by other users: run chmod 600 {secret.absolute()}"
+        yield Finding(name_of("aws_private_key"), problem)
+
+
+def _key_problem(key: Path | KeyAddress) -> str:
+    """Return why a private key cannot be used, or nothing; a token is not asked, since it counts wrong PINs."""
+    if isinstance(key, Path):
+        return file_problem(key)
+    if shutil.which("curl") is None:
+        return f"is a key in a token, and there is no curl: {TokenToolsMissing.next_step}"
+    problem = file_problem(key.pin_file) if key.pin_file else ""
+    return problem and f"has a pin-source that {problem}"
 
 
 def file_problem(path: Path) -> str:

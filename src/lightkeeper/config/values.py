@@ -13,7 +13,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Generic, TypeVar
 
+from lightkeeper import tokenkey
 from lightkeeper.config.document import kind
+from lightkeeper.tokenkey import KeyAddress
 
 MAX_TEXT_LENGTH = 4096
 """Characters; the longest path a Linux kernel takes."""
@@ -183,10 +185,8 @@ def _text(value: object) -> str:
     return stripped
 
 
-def _key_path(value: object) -> Path:
-    if isinstance(value, str) and value.strip().lower().startswith("pkcs11:"):
-        raise ValueError("is a key in a PKCS#11 token, which this build cannot use: Python's TLS reads keys from files")
-    return _path(value)
+def _key(value: object) -> Path | KeyAddress:
+    return tokenkey.parse(_text(value)) if isinstance(value, str) and tokenkey.is_address(value) else _path(value)
 
 
 def _path(value: object) -> Path:
@@ -263,7 +263,7 @@ NAME = matching("1 to 63 letters, digits, `-` and `_`", "[A-Za-z0-9_-]{1,63}")
 THING_NAME = matching("1 to 128 letters, digits, `-`, `_` and `:`", "[A-Za-z0-9:_-]{1,128}")
 REGION = matching("a region's name, such as `eu-central-1`", "[A-Za-z0-9]+(-[A-Za-z0-9]+)*")
 FILE = Kind("the path of a file", _path)
-KEY_FILE = Kind("the path of a file", _key_path)
+KEY = Kind("the path of a file, or the address of a key in a PKCS#11 token", _key)
 FOLDER = Kind("the path of a folder", _path)
 FLAG = Kind("`true` or `false`", _flag)
 BUCKET = Kind("a bucket's name, without `s3://`", _bucket)

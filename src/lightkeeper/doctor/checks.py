@@ -24,10 +24,10 @@ from lightkeeper.doctor import access, cloud, identity, machine, network, storag
 from lightkeeper.doctor.check import NETWORK_SECONDS, UPLOAD_SECONDS, Check
 from lightkeeper.doctor.diagnosis import Diagnosis, skipped
 from lightkeeper.modelpackage.trustrecord import TrustRecord
+from lightkeeper.providers import tokenexchange
 from lightkeeper.providers.base import DeviceCertificate
-from lightkeeper.providers.exchange import CredentialExchange
 
-AWS_FIELDS = ("provider", "aws_ca_cert_file", "aws_cert_file", "aws_private_key_file", "aws_credential_endpoint")
+AWS_FIELDS = ("provider", "aws_ca_cert_file", "aws_cert_file", "aws_private_key", "aws_credential_endpoint")
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +124,8 @@ def _of_the_certificates(patient: Patient, files: DeviceCertificate) -> list[Che
         ),
         Check(
             "certificate_key",
-            lambda: identity.key(files.certificate_file, files.key_file),
-            needs=("aws_cert_file", "aws_private_key_file"),
+            lambda: identity.key(files.certificate_file, files.key),
+            needs=("aws_cert_file", "aws_private_key"),
         ),
     ]
 
@@ -136,7 +136,7 @@ def _of_the_network(patient: Patient, config: Config, files: DeviceCertificate) 
     if config.s3_endpoint is None and config.bucket is not None:
         hosts += (f"s3.{config.region}.amazonaws.com{'.cn' if config.region.startswith('cn-') else ''}",)
     hosts = tuple(dict.fromkeys(hosts))
-    exchange = CredentialExchange(files, config.thing_name, now=patient.now)
+    exchange = tokenexchange.exchange(files, config.thing_name, now=patient.now)
     uses = ("provider", "aws_credential_endpoint")
     on_the_way = ("proxy", "dns")
     return [
@@ -223,7 +223,8 @@ def _provider_library(config: Config) -> Diagnosis:
 def _who_tells_the_time(files: DeviceCertificate, services: list[str]) -> list[tuple[str, ssl.SSLContext]]:
     known = network.unverified()
     with contextlib.suppress(OSError):  # ssl.SSLError is one: the services are asked all the same
-        known.load_cert_chain(files.certificate_file, files.key_file, password="")
+        if isinstance(files.key, Path):
+            known.load_cert_chain(files.certificate_file, files.key, password="")
     return [*((service, network.unverified()) for service in services), (files.endpoint, known)]
 
 

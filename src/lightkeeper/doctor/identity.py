@@ -8,9 +8,10 @@ from pathlib import Path
 
 from cryptography.x509 import Certificate
 
-from lightkeeper.doctor.diagnosis import Diagnosis, failed, ok, warning
+from lightkeeper.doctor.diagnosis import Diagnosis, failed, ok, skipped, warning
 from lightkeeper.errors import CertificateExpired, CertificateFilesUnusable, CertificateNotYetValid
 from lightkeeper.modelpackage.certificate import CertificateUnreadable, from_pem, name
+from lightkeeper.tokenkey import KeyAddress
 
 WARNED_DAYS = 30
 """Before a certificate ends, that much time to renew it."""
@@ -41,8 +42,10 @@ def authority(file: Path, now: datetime) -> Diagnosis:
     return _dated(latest, file, now, what=what, renew=_RENEW_AUTHORITY)
 
 
-def key(certificate_file: Path, key_file: Path) -> Diagnosis:
+def key(certificate_file: Path, key_file: Path | KeyAddress) -> Diagnosis:
     """Whether the private key belongs to the certificate, as TLS itself finds it."""
+    if isinstance(key_file, KeyAddress):
+        return skipped(f"the key is in a token, and the exchange itself is its trial: {key_file}")
     facts = {"certificate_file": certificate_file, "key_file": key_file}
     try:
         ssl.create_default_context().load_cert_chain(certificate_file, key_file, password="")

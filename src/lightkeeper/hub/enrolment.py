@@ -31,6 +31,7 @@ from lightkeeper.hub.settings import Settings
 from lightkeeper.hub.shapes import check_of
 from lightkeeper.hub.tables.fleet import DEVICES
 from lightkeeper.modelpackage.issuer import new_key, pem_of, pem_of_key
+from lightkeeper.tokenkey import KeyAddress
 
 CONFIG_FILE, CERTIFICATE_FILE, KEY_FILE, CA_FILE, ROOTS_FOLDER, README_FILE = (
     "config.json",
@@ -77,8 +78,19 @@ class Enrolment:
         self._settings = settings
         self._reachable = reachable
 
-    def add(self, name: str, fleet: str, folder: Path, now: datetime, *, request: bytes | None = None) -> Added:
+    def add(  # noqa: PLR0913  # what a folder is of; the key's two by keyword
+        self,
+        name: str,
+        fleet: str,
+        folder: Path,
+        now: datetime,
+        *,
+        request: bytes | None = None,
+        key_address: KeyAddress | None = None,
+    ) -> Added:
         """Register a device unless it is, sign its key, and write its folder; with a `request`, its key is elsewhere.
+
+        The folder's configuration names the key by its address in a token where there is one.
 
         Raises `OutputExists`, `OutputUnwritable`, `SigningRequestUnusable`, `ShapeMismatch`, `FleetUnknown`,
         `DeviceExists` (another thing has its name), `DeviceLimit`, `CapturePlaceUnusable`.
@@ -96,11 +108,11 @@ class Enrolment:
         issuer = authority.devices(self._database, now)
         signed = authority.sign_device(issuer, registered or name, public, now)
         files = {
-            CONFIG_FILE: (_json(self._config(name, registered or name, fleet, place)), _PRIVATE),
+            CONFIG_FILE: (_json(self._config(name, registered or name, fleet, place, key_address)), _PRIVATE),
             CERTIFICATE_FILE: (pem_of(signed), _READABLE),
             CA_FILE: (issuer.certificate_pem, _READABLE),
             f"{ROOTS_FOLDER}/{self._reachable.region}.pem": (self._root(now), _READ_ONLY),
-            README_FILE: (_readme(name, has_key=key is not None).encode(), _READABLE),
+            README_FILE: (_readme(name, key_address, has_key=key is not None).encode(), _READABLE),
         }
         if key is not None:
             files[KEY_FILE] = (pem_of_key(key), _PRIVATE)
@@ -143,7 +155,7 @@ class Enrolment:
     def _root(self, now: datetime) -> bytes:
         return authority.package_authority(self._database, self._reachable.region, now).root.encode()
 
-    def _config(self, name: str, thing: str, fleet: str, place: Object) -> Mapping[str, Any]:
+    def _config(self, name: str, thing: str, fleet: str, place: Object, key: KeyAddress | None) -> Mapping[str, Any]:
         at = self._reachable
         s3 = {"lightkeeper_s3_endpoint": at.s3_endpoint} if at.s3_endpoint else {}
         return {
@@ -156,7 +168,7 @@ class Enrolment:
             "sagemaker_edge_provider_provider": "Aws",
             "sagemaker_edge_provider_aws_ca_cert_file": CA_FILE,
             "sagemaker_edge_provider_aws_cert_file": CERTIFICATE_FILE,
-            "sagemaker_edge_provider_aws_cert_pk_file": KEY_FILE,
+            "sagemaker_edge_provider_aws_cert_pk_file": key.written() if key else KEY_FILE,
             "sagemaker_edge_provider_aws_iot_cred_endpoint": (
                 f"{at.credentials_endpoint}/role-aliases/{role_alias(fleet)}/credentials"
             ),
@@ -225,12 +237,13 @@ def _thing(connection: Connection, fleet: str, name: str) -> str | None:
     return None if row is None else row.thing or name
 
 
-def _readme(name: str, *, has_key: bool) -> str:
-    key = (
-        f"{KEY_FILE} is this device's own: no copy of it is kept anywhere else."
-        if has_key
-        else f"{KEY_FILE} is missing: put the key that the signing request was made with beside this file, mode 0600."
-    )
+def _readme(name: str, address: KeyAddress | None, *, has_key: bool) -> str:
+    if has_key:
+        key = f"{KEY_FILE} is this device's own: no copy of it is kept anywhere else."
+    elif address is not None:
+        key = f"The key stays in the device's token: {address}"
+    else:
+        key = f"{KEY_FILE} is missing: put the key that the signing request was made with beside this file, mode 0600."
     return f"""Device {name}: copy this folder to the device as it is, to any place.
 
 {key}

@@ -6,10 +6,10 @@ It holds no other secret. Making it touches neither the network nor boto3.
 from __future__ import annotations
 
 from lightkeeper.errors import ProviderUnusable
+from lightkeeper.providers import tokenexchange
 from lightkeeper.providers.aws import AwsStore
 from lightkeeper.providers.awsfleet import AwsFleet
 from lightkeeper.providers.base import ObjectStore, ProviderOptions
-from lightkeeper.providers.exchange import CredentialExchange
 from lightkeeper.providers.fleet import Fleet
 from lightkeeper.providers.report import Heartbeat, Registration
 from lightkeeper.providers.session import DeviceSession
@@ -26,7 +26,9 @@ class AwsProvider:
             raise ProviderUnusable("the provider Aws needs the device's certificate", given="Aws")
         device = options.device
         self._options = options
-        self._session = DeviceSession(CredentialExchange(options.certificate, device.thing_name), device.region or None)
+        self._session = DeviceSession(
+            tokenexchange.exchange(options.certificate, device.thing_name), device.region or None
+        )
         self._fleet = AwsFleet(self._session, device, endpoint=options.endpoint, s3_endpoint=options.s3_endpoint)
 
     def store(self, bucket: str) -> ObjectStore:

@@ -14,6 +14,7 @@ from typing import Protocol
 from lightkeeper.device import DeviceIdentity
 from lightkeeper.providers.fleet import Fleet
 from lightkeeper.providers.report import Heartbeat, Registration
+from lightkeeper.tokenkey import KeyAddress
 
 
 class Body(Protocol):
@@ -76,12 +77,13 @@ class ObjectStore(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class DeviceCertificate:
-    """How a device proves who it is: where its certificate is exchanged for credentials, and the files for that."""
+    """How a device proves who it is: where its certificate is exchanged for credentials, and what it has for that."""
 
     endpoint: str
     ca_file: Path
     certificate_file: Path
-    key_file: Path
+    key: Path | KeyAddress
+    """The private key: a file, or where it lies in a token."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

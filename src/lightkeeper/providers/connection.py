@@ -6,6 +6,7 @@ The proxy is HTTPS_PROXY's, unless NO_PROXY names the host. TLS is of version 1.
 from __future__ import annotations
 
 import ssl
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 from urllib.request import getproxies, proxy_bypass
@@ -34,19 +35,20 @@ def pool(endpoint: str, context: ssl.SSLContext) -> Any:
 
 
 def context(files: DeviceCertificate) -> ssl.SSLContext:
-    """Return the TLS of a device: it trusts the one authority and shows its certificate.
+    """Return the TLS of a device: it trusts the one authority and shows its certificate, unless its key is in a token.
 
     The files are read at each call, so that renewed ones are found. Raises `CertificateFilesUnusable`.
     """
     try:
         made = ssl.create_default_context(cafile=str(files.ca_file))
-        made.load_cert_chain(files.certificate_file, files.key_file, password="")  # an encrypted key is not asked for
+        if isinstance(files.key, Path):
+            made.load_cert_chain(files.certificate_file, files.key, password="")  # an encrypted key is not asked for
     except (OSError, ssl.SSLError) as error:
         raise CertificateFilesUnusable(
             f"the device's certificate, its key or the authority's certificate cannot be used: {error}",
             ca_file=files.ca_file,
             certificate_file=files.certificate_file,
-            key_file=files.key_file,
+            key_file=files.key,
         ) from error
     made.minimum_version = ssl.TLSVersion.TLSv1_2
     return made

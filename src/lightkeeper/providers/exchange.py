@@ -70,6 +70,10 @@ class CredentialExchange:
         Raises `CertificateFilesUnusable`, `DestinationDenied`, `DestinationUntrusted`, `ClockWrong`,
         `DestinationUnreachable` or `DestinationBusy`.
         """
+        return self._read(*self._answer())
+
+    def _answer(self) -> tuple[int, bytes, str | None]:
+        """Ask, and return the answer's status, content and header `Date`."""
         from urllib3.exceptions import HTTPError
 
         endpoint = self._certificate.endpoint
@@ -92,7 +96,7 @@ class CredentialExchange:
                     answer.close()
         except HTTPError as error:
             raise handshake.failure(error, self._certificate, self._now(), self._timeout_seconds) from error
-        return self._read(answer.status, body, answer.headers.get("Date"))
+        return answer.status, body, answer.headers.get("Date")
 
     def _body(self, answer: Any) -> bytes:
         """Return the answer's content, as far as it is read."""

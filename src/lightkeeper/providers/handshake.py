@@ -57,14 +57,30 @@ def failure(error: Exception, files: DeviceCertificate, now: datetime, timeout_s
             )
         if isinstance(cause, ssl.SSLError) and "ALERT" in (cause.reason or "") and "VERSION" not in cause.reason:
             said = cause.reason.rsplit("ALERT_", maxsplit=1)[-1].replace("_", " ").lower()
-            return _out_of_date(files, now) or DestinationDenied(
-                f"the credentials endpoint does not take the device's certificate: {said}",
-                endpoint=endpoint,
-                alert=said,
-            )
-    if cut and (fault := _out_of_date(files, now)):
+            return denial(files, now, said)
+    if cut and (fault := out_of_date(files, now)):
         return fault
     return DestinationUnreachable(f"the credentials endpoint cannot be reached: {error}", endpoint=endpoint)
+
+
+def denial(files: DeviceCertificate, now: datetime, said: str) -> DestinationDenied:
+    """Return what an endpoint's alert means: the device's certificate is out of date, or is not taken."""
+    return out_of_date(files, now) or DestinationDenied(
+        f"the credentials endpoint does not take the device's certificate: {said}", endpoint=files.endpoint, alert=said
+    )
+
+
+def mistrust(files: DeviceCertificate, now: datetime, timeout_seconds: float) -> DeliveryFailed:
+    """Return why an endpoint's certificate is not trusted where curl says so; it asks the endpoint.
+
+    Where there is nothing wrong with that, the device's own may be out of date: curl says the same of such an alert.
+    """
+    answer = _asked(files, timeout_seconds, lambda _: None)
+    if isinstance(answer, Exception) and any(isinstance(c, ssl.SSLCertVerificationError) for c in _causes(answer)):
+        return failure(answer, files, now, timeout_seconds)
+    return out_of_date(files, now) or DestinationUntrusted(
+        "the credentials endpoint's certificate is refused", endpoint=files.endpoint, ca_file=files.ca_file
+    )
 
 
 def clock_fault(date: str | None, now: datetime, endpoint: str) -> ClockWrong | None:
@@ -147,7 +163,7 @@ def _dateless(context: ssl.SSLContext) -> None:
     context.verify_flags |= _NO_DATES
 
 
-def _out_of_date(files: DeviceCertificate, now: datetime) -> DestinationDenied | None:
+def out_of_date(files: DeviceCertificate, now: datetime) -> DestinationDenied | None:
     """Return that the device's own certificate has ended by its clock, or has not begun; None where neither is so."""
     own = valid_within(files.certificate_file)
     if own is None or own[0] <= now <= own[1]:
