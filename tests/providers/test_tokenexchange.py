@@ -119,6 +119,7 @@ def test_an_address_of_ipv6_is_reached(token: Token, tmp_path: Path) -> None:
     """Its brackets are no pattern of addresses."""
     with closing(Endpoint(tmp_path, host="::1")) as endpoint:
         Device(token, endpoint).exchange().credentials()
+        assert endpoint.requests == [f"GET {PATH} HTTP/1.1"]
 
 
 # --- the token -------------------------------------------------------------------------------------------------------
@@ -175,10 +176,10 @@ def test_files_that_are_missing_are_told_apart_from_the_token(token: Token, endp
     """They are the certificate's and the authority's."""
     device = Device(token, endpoint)
     device.certificate = tmp_path / "none.pem"
-    device.refused(errors.CertificateFilesUnusable)
+    assert "device's certificate cannot be read" in str(device.refused(errors.CertificateFilesUnusable))
     device = Device(token, endpoint)
     device.ca = tmp_path / "none.pem"
-    device.refused(errors.CertificateFilesUnusable)
+    assert device.refused(errors.CertificateFilesUnusable).facts["ca_file"] == str(device.ca)
 
 
 def test_without_curl_or_the_engine_the_refusal_says_what_to_install(
@@ -201,8 +202,10 @@ def test_without_curl_or_the_engine_the_refusal_says_what_to_install(
 
 def test_an_endpoint_that_is_away_is_unreachable(token: Token, endpoint: Endpoint) -> None:
     """Nobody listens, or no such name is known."""
-    Device(token, endpoint, address=f"127.0.0.1:{closed_port()}").refused(errors.DestinationUnreachable)
-    Device(token, endpoint, address="nowhere.invalid").refused(errors.DestinationUnreachable)
+    found = Device(token, endpoint, address=f"127.0.0.1:{closed_port()}").refused(errors.DestinationUnreachable)
+    assert found.facts["curl_exit"] == "7"
+    found = Device(token, endpoint, address="nowhere.invalid").refused(errors.DestinationUnreachable)
+    assert "name is not known" in str(found)
 
 
 def test_a_refusal_is_told_with_the_endpoints_own_words(token: Token, endpoint: Endpoint) -> None:
@@ -216,10 +219,10 @@ def test_a_refusal_is_told_with_the_endpoints_own_words(token: Token, endpoint: 
 def test_an_answer_that_is_none_or_too_long_is_no_credentials(token: Token, endpoint: Endpoint) -> None:
     """It is read up to a bound, whether it says its length or not."""
     endpoint.answer = answered(b"x" * (ANSWER_MAXIMUM_BYTES + 1))
-    Device(token, endpoint).refused(errors.DestinationBusy)
+    assert "no credentials" in str(Device(token, endpoint).refused(errors.DestinationBusy))
     endless = [b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n", *[b"x" * 65536] * 64]
     endpoint.answer = lambda _: endless
-    Device(token, endpoint).refused(errors.DestinationBusy)
+    assert "no credentials" in str(Device(token, endpoint).refused(errors.DestinationBusy))
 
 
 def test_a_clock_that_is_off_is_told_by_the_answers_date(token: Token, endpoint: Endpoint) -> None:
