@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +29,18 @@ from tests.support.hubs import NOWHERE, RunningHub, client
 BIN = Path(sys.executable).parent
 START_SECONDS = 90.0
 OUTPUT = "S3OutputLocation=s3://lightkeeper/captures"
+CAPTURES = {
+    "CapturesAccepted": 12,
+    "CapturesOpen": 1,
+    "CapturesWaiting": 3,
+    "CapturesWritten": 2,
+    "CapturesUploaded": 3,
+    "CapturesExpired": 1,
+    "CapturesThinned": 1,
+    "CapturesQuarantined": 1,
+    "CapturesRefused": 2,
+    "SamplesLost": 1,
+}
 
 
 class HubProcess:
@@ -85,7 +100,7 @@ def command(*words: object, **options: Any) -> subprocess.CompletedProcess[str]:
     return subprocess.run([BIN / program, *rest], check=False, capture_output=True, text=True, timeout=60, **options)
 
 
-def test_the_aws_cli_runs_a_fleet_with_nothing_but_an_endpoint(start: Start) -> None:
+def test_the_aws_cli_runs_a_fleet_with_nothing_but_an_endpoint(start: Start, tmp_path: Path) -> None:
     """What `hub env` prints is all that the CLI and a script need; the report shows the fleet."""
     hub = start("hub")
     addresses = hub.ready()
@@ -108,10 +123,29 @@ def test_the_aws_cli_runs_a_fleet_with_nothing_but_an_endpoint(start: Start) -> 
     assert "(ResourceNotFound)" in refused.stderr
 
     report = command("lightkeeper", "hub", "report", "yard", env=environment)
-    assert report.stdout.splitlines() == ["yard: 0 of 1 devices connected", "cam-1\t-\tnever\t-\tnever"]
+    assert report.stdout.splitlines() == ["yard: 0 of 1 devices connected", "cam-1\t-\tnever\t-\tnever\t-\t-\t-\t-"]
     document = json.loads(command("lightkeeper", "hub", "report", "yard", "--json", env=environment).stdout)
     assert document["DeviceStats"] == {"ConnectedDeviceCount": 0, "RegisteredDeviceCount": 1}
-    assert [device["DeviceName"] for device in document["Devices"]] == ["cam-1"]
+    assert [(device["DeviceName"], device["Captures"]) for device in document["Devices"]] == [("cam-1", {})]
+    beat = {
+        "AgentMetrics": [{"MetricName": name, "Value": value} for name, value in CAPTURES.items()],
+        "Models": [{"ModelName": "eyes", "ModelVersion": "1.0", "LatestSampleTime": datetime.now(UTC)}],
+        "AgentVersion": "1.2",
+    }
+    with closing(client(addresses, "sagemaker-edge")) as edge:
+        edge.send_heartbeat(DeviceName="cam-1", DeviceFleetName="yard", **beat)
+    (device,) = json.loads(command("lightkeeper", "hub", "report", "yard", "--json", env=environment).stdout)["Devices"]
+    latest = datetime.fromisoformat(device["Captures"].pop("LatestSampleTime"))
+    assert abs(latest - datetime.now(UTC)) < timedelta(minutes=5)
+    assert device["Captures"] == CAPTURES
+    row = command("lightkeeper", "hub", "report", "yard", env=environment).stdout.splitlines()[1].split("\t")
+    assert (row[1], row[3], row[5:]) == ("1.2", "eyes 1.0", ["12", "5", "4", "6"])
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    shutil.copy(hub.folder / folders.ADDRESSES, elsewhere)
+    far = command("lightkeeper", "hub", "report", "yard", "--hub", elsewhere)
+    assert far.stdout.splitlines()[1].split("\t")[4:] == ["never", *"----"]
+    assert "captures" in far.stderr
     unknown = command("lightkeeper", "hub", "report", "none", env=environment)
     assert unknown.returncode == 1
     assert "FLEET_UNKNOWN" in unknown.stderr

@@ -11,11 +11,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightkeeper.cli import hubdevice, output
+from lightkeeper.errors import HubFolderUnusable
 
 if TYPE_CHECKING:
     from lightkeeper.hub.folder import Addresses
 
 HUB_VARIABLE = "LIGHTKEEPER_HUB"
+CAPTURE_COLUMNS = {
+    "accepted": ("CapturesAccepted",),
+    "delivered": ("CapturesWritten", "CapturesUploaded"),
+    "waiting": ("CapturesOpen", "CapturesWaiting"),
+    "lost": ("CapturesExpired", "CapturesThinned", "CapturesQuarantined", "CapturesRefused", "SamplesLost"),
+}
+"""What a report tells of captures, as sums of heartbeats' metrics."""
 
 
 def add_to(commands: argparse._SubParsersAction[Any]) -> None:
@@ -143,28 +151,52 @@ def _env(args: argparse.Namespace) -> None:
 def _report(args: argparse.Namespace) -> None:
     from lightkeeper.hub import folder
     from lightkeeper.hub.caller import Caller
+    from lightkeeper.hub.captures import LATEST
 
     with output.working("asking the hub"), Caller(folder.read(args.hub)) as caller:
         found = caller.fleet(args.fleet)
+        said = _captures(args.hub, args.fleet)
+    for device in found["Devices"]:
+        device["Captures"] = said.get(device["DeviceName"], {})
     if args.json:
         output.document(found)
         return
     stats = found["DeviceStats"]
     print(f"{args.fleet}: {stats['ConnectedDeviceCount']} of {stats['RegisteredDeviceCount']} devices connected")
     output.table(
-        ("device", "agent", "last heartbeat", "models", "last capture"),
+        ("device", "agent", "last heartbeat", "models", "last capture", *CAPTURE_COLUMNS),
         [
             (
                 device["DeviceName"],
                 device.get("AgentVersion", "-"),
                 _ago(device.get("LatestHeartbeat")),
                 "\n".join(f"{model['ModelName']} {model['ModelVersion']}" for model in device["Models"]) or "-",
-                _ago(max((model.get("LatestSampleTime", "") for model in device["Models"]), default="") or None),
+                _ago(device["Captures"].get(LATEST)),
+                *(_sum(device["Captures"], names) for names in CAPTURE_COLUMNS.values()),
             )
             for device in found["Devices"]
         ],
         empty="no devices are registered",
     )
+
+
+def _captures(hub: Path, fleet: str) -> dict[str, dict[str, Any]]:
+    """Return what the devices said of their captures: the service's API has no word for it, the hub's database has."""
+    from lightkeeper.hub import captures
+
+    try:
+        database = hubdevice.database(hub)
+    except HubFolderUnusable as refusal:
+        print(f"captures are shown beside the hub's database alone: {refusal.message}", file=sys.stderr)
+        return {}
+    with database.read() as connection:
+        return captures.of_fleet(connection, fleet)
+
+
+def _sum(counts: dict[str, Any], names: tuple[str, ...]) -> str:
+    """Return the sum of what a device said, or a dash where it said nothing."""
+    said = [counts[name] for name in names if name in counts]
+    return str(sum(said)) if said else "-"
 
 
 def _ago(time: str | None) -> str:

@@ -64,7 +64,7 @@ def add_to(verbs: argparse._SubParsersAction[Any], add_hub_option: Callable[[arg
     audit.set_defaults(command=_audit)
 
 
-def _database(hub: Path) -> Database:
+def database(hub: Path) -> Database:
     """Return the hub's database: what the root of trust signs with lies there, and nobody else may do this."""
     from lightkeeper.hub import folder
     from lightkeeper.hub.database import Database
@@ -76,9 +76,9 @@ def _enrolment(hub: Path) -> Enrolment:
     from lightkeeper.hub import folder, settings
     from lightkeeper.hub.enrolment import Enrolment, Reachable
 
-    found, database = folder.read(hub), _database(hub)
+    found, opened = folder.read(hub), database(hub)
     at = Reachable(found.endpoint, found.credentials_endpoint, found.s3_endpoint, found.region)
-    return Enrolment(database, settings.load(database), at)
+    return Enrolment(opened, settings.load(opened), at)
 
 
 def _key_address(text: str) -> KeyAddress:
@@ -142,14 +142,14 @@ def _revoke(args: argparse.Namespace) -> None:
 def _alias(args: argparse.Namespace) -> None:
     from lightkeeper.hub.enrolment import set_alias
 
-    name = set_alias(_database(args.hub), args.name, datetime.now(UTC), opened=args.deed == "open")
+    name = set_alias(database(args.hub), args.name, datetime.now(UTC), opened=args.deed == "open")
     print(f"{name} is {'open' if args.deed == 'open' else 'closed: its devices get no new credentials'}")
 
 
 def _audit(args: argparse.Namespace) -> None:
     from lightkeeper.hub.audit import entries
 
-    with _database(args.hub).read() as connection:
+    with database(args.hub).read() as connection:
         rows = [row._asdict() for row in entries(connection, NEWEST)]
     if args.json:
         output.document(rows)

@@ -130,8 +130,12 @@ def started(path: Path) -> Started:
 
 
 def database_url(path: Path) -> str:
-    """Return the address of the database that the hub in this folder uses."""
-    return started(path).database or f"sqlite:///{path.absolute() / DATABASE}"
+    """Return the address of the database that the hub in this folder uses. Raises `HubFolderUnusable`."""
+    file = path.absolute() / DATABASE
+    address = started(path).database
+    if not address and not file.exists():
+        raise HubFolderUnusable(f"there is no hub's database in {path}", folder=path)
+    return address or f"sqlite:///{file}"
 
 
 def read(path: Path) -> Addresses:
