@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from lightkeeper.errors import SigningRequestUnusable
-from lightkeeper.hub import authority, secret
+from lightkeeper.hub import authority
 from lightkeeper.hub.database import Database
 from lightkeeper.modelpackage import roots
 from lightkeeper.modelpackage.issuer import new_key
@@ -119,21 +119,17 @@ def test_a_request_that_was_changed_is_refused() -> None:
         authority.requested_key(pem)
 
 
-def test_the_listeners_certificate_is_kept_until_its_end_is_near(database: Database, tmp_path: Path) -> None:
+def test_the_listeners_certificate_is_kept_until_its_end_is_near(database: Database) -> None:
     """A restart changes nothing; a year before its end, or for another address, there is a new one."""
 
-    def served(hosts: list[str], now: datetime) -> str:
-        authority.credentials_tls(database, hosts, tmp_path, now)
-        found = secret.find(database, "credentials-listener")
-        assert found is not None
-        return found
+    def served(hosts: list[str], now: datetime) -> bytes:
+        return authority.listener(database, hosts, now).certificate_pem
 
     first = served(["localhost", "127.0.0.1"], NOW)
     assert served(["127.0.0.1", "localhost"], NOW + timedelta(days=360)) == first
     later = served(["localhost", "127.0.0.1"], NOW + timedelta(days=366))
     assert later != first
     assert served(["hub.example"], NOW + timedelta(days=366)) != later
-    assert not list(tmp_path.glob(".listener*"))
 
 
 def test_the_packages_signer_signs_what_devices_accept(database: Database, tmp_path: Path) -> None:

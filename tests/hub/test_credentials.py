@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
+from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from sqlalchemy import delete, func, select, update
 
@@ -381,6 +382,27 @@ def test_old_tls_fails(certified: Certified) -> None:
     with socket.create_connection(("127.0.0.1", certified.port), timeout=30) as plain, pytest.raises(ssl.SSLError):
         context.wrap_socket(plain, server_hostname=HOST)
     expect_audited_handshake(certified)
+
+
+def test_the_listeners_certificate_is_renewed_while_it_serves(
+    certified: Certified, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A hub that nobody starts anew for years goes on being trusted; where nothing is due, nothing changes."""
+
+    def shown() -> x509.Certificate:
+        return x509.load_pem_x509_certificate(ssl.get_server_certificate((HOST, certified.port)).encode())
+
+    first = shown()
+    with caplog.at_level("INFO", logger="lightkeeper"):
+        certified.listener_tls.renew()
+        assert shown() == first
+        certified.now += timedelta(days=400)
+        certified.listener_tls.renew()
+    second = shown()
+    second.verify_directly_issued_by(certified.issuer.certificate)
+    assert second.not_valid_after_utc - first.not_valid_after_utc > timedelta(days=399)
+    assert [record.message for record in caplog.records].count("listener_certificate_renewed") == 1
+    assert not list(certified.folder.glob(".listener*"))
 
 
 def test_handshakes_that_are_never_finished_stand_in_nobodys_way(certified: Certified) -> None:

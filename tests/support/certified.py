@@ -17,6 +17,7 @@ from sqlalchemy import insert, select
 from lightkeeper.hub import authority, certificates
 from lightkeeper.hub.credentials import THING_HEADER, CredentialsEndpoint
 from lightkeeper.hub.database import Database
+from lightkeeper.hub.listenertls import ListenerTls
 from lightkeeper.hub.reach import Object
 from lightkeeper.hub.server import Listener, Server
 from lightkeeper.hub.sts import TokenService
@@ -50,8 +51,9 @@ class Certified:
     def __post_init__(self) -> None:
         self.issuer = authority.devices(self.database, self.now)
         self.endpoint = CredentialsEndpoint(self.database, self.tokens, lambda *_: list(self.packages), self.now_ms)
-        tls = authority.credentials_tls(self.database, [HOST], self.folder, self.now)
-        listener = Listener("credentials", "127.0.0.1", 0, self.endpoint, tls, self.endpoint.handshake_failed)
+        self.listener_tls = ListenerTls(self.database, [HOST], self.folder, lambda: self.now)
+        shown = self.listener_tls.context
+        listener = Listener("credentials", "127.0.0.1", 0, self.endpoint, shown, self.endpoint.handshake_failed)
         self._server = Server([listener])
         self.port = self._server.start()["credentials"]
         self.ca = self.folder / "hub-ca.pem"

@@ -4,18 +4,16 @@ One signs devices' certificates and the hub's own for the listener where devices
 `modelpackage.authority`: the root that devices trust for packages, and the signer that signs them.
 
 How long: a device's certificate as long as the device (`DEVICE_YEARS`), for nobody is there to change it and the hub
-looks up at every use whether it was revoked; the hub's own `SERVER_YEARS`, renewed at a start with `RENEWAL_DAYS` left.
+looks up at every use whether it was revoked; the hub's own `SERVER_YEARS`, renewed with `RENEWAL_DAYS` left
+(`listenertls.py`).
 """
 
 from __future__ import annotations
 
 import json
-import os
-import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from pathlib import Path
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -104,30 +102,9 @@ def requested_key(data: bytes) -> SubjectKey:
     raise SigningRequestUnusable(f"the request's key is {given}", given=given, allowed=allowed)
 
 
-def credentials_tls(database: Database, hosts: Sequence[str], folder: Path, now: datetime) -> ssl.SSLContext:
-    """Return the TLS of the credentials listener, whose certificate names these hosts and addresses.
-
-    A client's certificate is checked where it shows one; `credentials.py` refuses, in words, who shows none.
-    `folder` is where OpenSSL can read the key from: a file that is there, for its owner alone, while this runs.
-    """
-    issuer = devices(database, now)
-    server = _server(database, issuer, hosts, now)
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cadata=issuer.certificate_pem.decode())
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.verify_mode = ssl.CERT_OPTIONAL
-    path = folder / f".listener-{os.getpid()}.pem"
-    path.unlink(missing_ok=True)
-    try:
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
-            file.write(server.key_pem + server.certificate_pem)
-        context.load_cert_chain(path)
-    finally:
-        path.unlink(missing_ok=True)
-    return context
-
-
-def _server(database: Database, issuer: Issuer, hosts: Sequence[str], now: datetime) -> Issuer:
+def listener(database: Database, hosts: Sequence[str], now: datetime) -> Issuer:
     """Return the listener's certificate with its key: the one there was, while it lasts and names every host."""
+    issuer = devices(database, now)
     found = secret.find(database, _SERVER)
     if found is not None:
         kept = json.loads(found)

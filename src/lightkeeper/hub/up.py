@@ -26,6 +26,7 @@ from lightkeeper.hub.jobrunner import JobRunner
 from lightkeeper.hub.jobs import Jobs
 from lightkeeper.hub.jobwork import Allowance, PackageSigner, Workshop
 from lightkeeper.hub.keys import Key, OperatorKeys
+from lightkeeper.hub.listenertls import ListenerTls
 from lightkeeper.hub.reach import Object
 from lightkeeper.hub.server import Listener, Server
 from lightkeeper.hub.sessions import DeviceSessions
@@ -148,17 +149,19 @@ class Hub:
         host, options, before = self.started.host, self._options, self.folder.ports()
         exchange = CredentialsEndpoint(self.database, store.tokens, _packages, now_ms)
         hosts = sorted({self.started.name or host, host, "localhost", LOOPBACK} - EVERYWHERE)
-        tls = authority.credentials_tls(self.database, hosts, self.folder.path, datetime.now(UTC))
+        tls = ListenerTls(self.database, hosts, self.folder.path, lambda: datetime.now(UTC))
         port = _first(options.port, before.get(_API))
         credentials_port = _first(options.credentials_port, before.get(_CREDENTIALS))
         server = Server(
             [
                 Listener(_API, host, port, self.api),
-                Listener(_CREDENTIALS, host, credentials_port, exchange, tls, exchange.handshake_failed),
+                Listener(_CREDENTIALS, host, credentials_port, exchange, tls.context, exchange.handshake_failed),
             ]
         )
         ports = server.start()
         ending.callback(server.stop)
+        tls.start()
+        ending.callback(tls.stop)
         return ports
 
     def _work(self, store: Store, ending: ExitStack) -> None:
