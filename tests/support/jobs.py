@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import secrets
 import signal
 import subprocess
@@ -26,6 +27,9 @@ from lightkeeper.modelpackage import authority
 from lightkeeper.objects import Address, Objects
 from lightkeeper.providers.aws import Credentials
 from tests.support.seaweed import ACCESS_KEY, REGION, SECRET_KEY, Seaweed
+
+STARTED = "job_process_started"
+START_SECONDS = 60.0
 
 ROLE = "arn:aws:iam::000000000000:role/edge"
 WAIT_SECONDS = 60.0
@@ -159,8 +163,12 @@ class JobProcess:
             return []
 
     def stop(self) -> int:
-        """Ask it to end, and return its exit code."""
+        """Ask it to end, and return its exit code; one that was just started is let come to where it can be asked."""
         self.process.send_signal(signal.SIGCONT)
+        deadline = time.monotonic() + START_SECONDS
+        while self.process.poll() is None and not self.events(STARTED):
+            assert time.monotonic() < deadline, self.log.read_text()
+            time.sleep(0.02)
         self.process.terminate()
         return self.process.wait(30)
 
@@ -180,6 +188,7 @@ def main(order: Mapping[str, Any]) -> None:
     logs.configure("INFO", logs.Style.JSON)
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    logging.getLogger("lightkeeper").info(STARTED)
     database = Database(order["url"])
     jobs = Jobs(database, now_ms, order["lease_seconds"])
     objects = Objects(order["endpoint"], REGION, Credentials(ACCESS_KEY, SECRET_KEY))
