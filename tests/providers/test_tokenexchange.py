@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -206,6 +207,17 @@ def test_an_endpoint_that_is_away_is_unreachable(token: Token, endpoint: Endpoin
     assert found.facts["curl_exit"] == "7"
     found = Device(token, endpoint, address="nowhere.invalid").refused(errors.DestinationUnreachable)
     assert "name is not known" in str(found)
+
+
+def test_a_token_that_does_not_answer_is_not_waited_for(token: Token, endpoint: Endpoint, tmp_path: Path) -> None:
+    """The program is ended, whatever it hangs in."""
+    hanging = tmp_path / "hanging"
+    hanging.write_text(f"#!/bin/sh\necho $$ > {tmp_path}/pid\nexec sleep 600\n")
+    hanging.chmod(0o755)
+    device, times = Device(token, endpoint), {"deadline_seconds": 0.5, "signing_seconds": 0.5}
+    assert "took too long" in str(device.refused(errors.DestinationUnreachable, curl=str(hanging), **times))
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
 
 
 def test_a_refusal_is_told_with_the_endpoints_own_words(token: Token, endpoint: Endpoint) -> None:

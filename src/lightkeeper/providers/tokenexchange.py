@@ -103,7 +103,7 @@ def exchange(
 class TokenExchange(CredentialExchange):
     """See `CredentialExchange`; it raises `TokenKeyUnusable` and `TokenToolsMissing` too."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # the device's three; the rest by keyword
         self,
         certificate: DeviceCertificate,
         key: KeyAddress,
@@ -111,6 +111,7 @@ class TokenExchange(CredentialExchange):
         *,
         curl: str = "curl",
         environment: Mapping[str, str] = os.environ,
+        signing_seconds: float = SIGNING_SECONDS,
         **given: Any,
     ) -> None:
         """Take the certificate and where its key is, and the program, looked for in the environment's PATH."""
@@ -118,6 +119,7 @@ class TokenExchange(CredentialExchange):
         self._key = key
         self._curl = curl
         self._environment = environment
+        self._signing_seconds = signing_seconds
         self._refused_pin: str | None = None
 
     def _answer(self) -> tuple[int, bytes, str | None]:
@@ -192,7 +194,7 @@ class TokenExchange(CredentialExchange):
             )
         except OSError as error:
             raise TokenToolsMissing(f"curl cannot be started: {error.strerror}", curl=curl) from None
-        limit = threading.Timer(self._deadline_seconds + SIGNING_SECONDS, child.kill)
+        limit = threading.Timer(self._deadline_seconds + self._signing_seconds, child.kill)
         limit.daemon = True
         limit.start()
         with child:
