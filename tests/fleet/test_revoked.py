@@ -3,26 +3,11 @@
 from __future__ import annotations
 
 import shutil
-from collections import Counter
 
 import pytest
 
-from tests.support.devices import Application, Device, eventually
+from tests.support.devices import CLOUD_LINES, Application, eventually
 from tests.support.yards import Yard
-
-REFUSALS = ("heartbeat_refused", "deployments_away", "cloud_unreachable", "destination_away")
-
-
-def said(device: Device) -> Counter[tuple[str, str]]:
-    """Return how often the device said of each part of its cloud that it is away, and why."""
-    return Counter((event, line["reason"]) for event in REFUSALS for line in device.events(event))
-
-
-def delivers(yard: Yard, device: Device, ids: list[str]) -> bool:
-    """Have the device deliver now, and return whether the bucket has each of the captures once, and no other."""
-    with device.client() as client:
-        client.flush_captures(1)
-    return yard.captured(device.name) == Counter(ids)
 
 
 @pytest.mark.timeout(400)
@@ -38,12 +23,12 @@ def test_a_revoked_device_works_on_and_its_captures_wait_for_a_new_certificate(y
     arrived = len(yard.captured(cut_off.name))
     assert all(application.goes_on() for application in applications.values())
     eventually(
-        lambda: said(cut_off) == dict.fromkeys(((event, "DESTINATION_DENIED") for event in REFUSALS), 1), cut_off
+        lambda: cut_off.said() == dict.fromkeys(((event, "DESTINATION_DENIED") for event in CLOUD_LINES), 1), cut_off
     )
     (line,) = cut_off.events("cloud_unreachable")
     assert "DEVICE_CERTIFICATE_REVOKED" in line["detail"]
     assert len(yard.captured(cut_off.name)) == arrived < len(applications[cut_off.name].ids)
-    assert said(other) == {}
+    assert other.said() == {}
 
     yard.command("device", "add", cut_off.name, "--fleet", yard.fleet, "--output", "again")
     for file in ("device.key", "device.pem"):
@@ -52,7 +37,7 @@ def test_a_revoked_device_works_on_and_its_captures_wait_for_a_new_certificate(y
         application.end()
     for device in (cut_off, other):
         ids = applications[device.name].ids
-        eventually(lambda device=device, ids=ids: delivers(yard, device, ids), device)  # type: ignore[misc]  # bound now
+        eventually(lambda device=device, ids=ids: yard.delivers(device, ids), device)  # type: ignore[misc]  # bound now
     assert len(cut_off.events("cloud_reachable")) == len(cut_off.events("destination_back")) == 1
-    assert said(cut_off) == dict.fromkeys(((event, "DESTINATION_DENIED") for event in REFUSALS), 1)
-    assert said(other) == {}
+    assert cut_off.said() == dict.fromkeys(((event, "DESTINATION_DENIED") for event in CLOUD_LINES), 1)
+    assert other.said() == {}

@@ -168,6 +168,8 @@ def test_a_deployment_that_cannot_be_read_is_the_services_fault(
         (500, b"", errors.DestinationBusy),
         (503, b"<html>", errors.DestinationBusy),
         (400, b'{"__type": "RequestTimeTooSkewed", "message": "late"}', errors.ClockWrong),
+        (403, b'{"__type": "InvalidSignatureException", "message": "Signature expired: too late"}', errors.ClockWrong),
+        (403, b'{"__type": "InvalidSignatureException", "message": "the bytes differ"}', errors.DestinationDenied),
     ],
 )
 def test_each_answer_becomes_a_refusal(

@@ -34,6 +34,7 @@ class World:
 
     def __init__(self, life_seconds: float = HOUR) -> None:
         self.seconds = 0.0
+        self.ahead_seconds = 0.0
         self.life_seconds = life_seconds
         self.fault: errors.DeliveryFailed | None = None
         self.asked: list[float] = []
@@ -43,8 +44,8 @@ class World:
         return self.seconds
 
     def now(self) -> datetime:
-        """Return the time of the day."""
-        return START + timedelta(seconds=self.seconds)
+        """Return the time of the day, by a clock that may be ahead."""
+        return START + timedelta(seconds=self.seconds + self.ahead_seconds)
 
     def credentials(self) -> DeviceCredentials:
         """See `CredentialExchange.credentials`."""
@@ -113,6 +114,24 @@ def test_credentials_serve_to_their_end_while_the_endpoint_is_away(said: list[tu
     world.seconds += PAUSES.most_seconds
     assert key(session) == f"AK{len(world.asked)}"
     assert said[1:] == [("cloud_reachable", None)]
+
+
+def test_a_clock_that_was_ahead_and_is_right_again_is_the_end_of_the_failure(said: list[tuple[str, object]]) -> None:
+    """Credentials that had ended by it serve again, nothing is exchanged, and the next failure is said again."""
+    world = World()
+    session = session_in(world)
+    assert key(session) == "AK1"
+    world.ahead_seconds, world.fault = 2 * HOUR, errors.ClockWrong("ahead")
+    for _ in range(2):
+        with pytest.raises(errors.ClockWrong):
+            key(session)
+    world.ahead_seconds = 0.0
+    assert key(session) == "AK1"
+    assert session.renew()
+    with pytest.raises(errors.ClockWrong):
+        key(session)
+    unreachable = ("cloud_unreachable", "CLOCK_WRONG")
+    assert said == [unreachable, ("cloud_reachable", None), unreachable]
 
 
 def test_nobody_asks_again_before_the_pause_is_over() -> None:

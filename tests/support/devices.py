@@ -8,6 +8,7 @@ import os
 import ssl
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,10 @@ SETTINGS: Mapping[str, object] = {
 """What is not as `hub device add` writes it: a test waits less, and many devices share a machine."""
 
 
+CLOUD_LINES = ("heartbeat_refused", "deployments_away", "cloud_unreachable", "destination_away")
+"""The events in which an agent says that a part of its cloud is away; each has a reason."""
+
+
 class Device(RunningAgent):
     """An agent started from a device's folder."""
 
@@ -53,6 +58,10 @@ class Device(RunningAgent):
         """Return the loaded models and their versions, as the agent says."""
         with self.client() as client:
             return {status.name: status.package.version for status in client.model_status()}
+
+    def said(self) -> Counter[tuple[str, str]]:
+        """Return how often it said of each part of its cloud that it is away, by event and reason."""
+        return Counter((event, line["reason"]) for event in CLOUD_LINES for line in self.events(event))
 
 
 class Application(threading.Thread):

@@ -77,8 +77,10 @@ class Yard:
     ) -> Device:
         """Add a device, and start its agent."""
         self.command("device", "add", name, "--fleet", self.fleet)
-        written = json.loads((self.folder / name / "config.json").read_text())
-        return self.start(name, self.network.keys(written) | dict(settings or {}), environment)
+        config = self.folder / name / "config.json"
+        keys = json.loads(config.read_text())
+        config.write_text(json.dumps(keys | self.network.keys(keys)))
+        return self.start(name, settings, environment)
 
     def start(
         self, name: str, settings: Mapping[str, object] | None = None, environment: Mapping[str, str] | None = None
@@ -99,6 +101,12 @@ class Yard:
     def captured(self, device: str) -> Counter[str]:
         """Return how often each capture of a device is in the bucket, under the device's own prefix."""
         return Counter(json.loads(line)["eventMetadata"]["eventId"] for line in self._lines(device))
+
+    def delivers(self, device: Device, ids: Sequence[str]) -> bool:
+        """Have a device deliver now, and return whether the bucket has each of these captures once, and no other."""
+        with device.client() as client:
+            client.flush_captures(1)
+        return self.captured(device.name) == Counter(ids)
 
     def _lines(self, device: str) -> Iterator[bytes]:
         pages = self.s3.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=self.prefix(device))
@@ -165,9 +173,10 @@ class Yard:
 
     def deploy(self, **jobs: str) -> None:
         """Have every device run what these packaging jobs made, under these handles."""
-        self.plan("deployed", jobs, {"all": list(self.devices)}, batch_size=len(self.devices))
-        self.start_stage("deployed", "all")
-        eventually(lambda: self.stage("deployed", "all")["StageStatus"] == "DEPLOYED", *self.devices.values())
+        plan = f"{self.fleet}-deployed"
+        self.plan(plan, jobs, {"all": list(self.devices)}, batch_size=len(self.devices))
+        self.start_stage(plan, "all")
+        eventually(lambda: self.stage(plan, "all")["StageStatus"] == "DEPLOYED", *self.devices.values())
 
     def start_stage(self, plan: str, stage: str) -> None:
         """Begin with a stage."""

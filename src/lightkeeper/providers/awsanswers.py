@@ -45,6 +45,10 @@ FAULTS: Mapping[str, type[DeliveryFailed]] = {
 }
 """What S3's error codes mean; the status decides where the code says nothing."""
 
+SIGNATURE_CODES = frozenset({"InvalidSignatureException", "SignatureDoesNotMatch"})
+SIGNED_AT_ANOTHER_TIME = ("Signature expired", "Signature not yet current")
+"""How services other than S3 say that the clocks differ: under the code of a wrong signature."""
+
 STATUSES: Mapping[int, type[DeliveryFailed]] = {
     401: DestinationDenied,
     403: DestinationDenied,
@@ -66,8 +70,11 @@ def timeouts(attempts: int = 1) -> dict[str, Any]:
 
 def service_refusal(error: Any) -> tuple[type[DeliveryFailed], int, str]:
     """Return what a `ClientError` means, with its status and code."""
-    status, code = status_of(error), str(error.response.get("Error", {}).get("Code", ""))
+    said = error.response.get("Error", {})
+    status, code = status_of(error), str(said.get("Code", ""))
     kind = FAULTS.get(code) or STATUSES.get(status)
+    if code in SIGNATURE_CODES and str(said.get("Message", "")).startswith(SIGNED_AT_ANOTHER_TIME):
+        kind = ClockWrong
     if kind is None:
         kind = DestinationBusy if status >= 500 else DestinationRefusing  # noqa: PLR2004  # the service's own fault
     return kind, status, code

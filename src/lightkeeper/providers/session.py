@@ -73,6 +73,7 @@ class DeviceSession:
         self._held: DeviceCredentials | None = None
         self._due = datetime.min.replace(tzinfo=UTC)
         self._failure: DeliveryFailed | None = None
+        self._failed_at = datetime.min.replace(tzinfo=UTC)
         self._failures = 0
         self._silent_until = 0.0
         self._renewed_at = -RENEWAL_SECONDS
@@ -80,6 +81,7 @@ class DeviceSession:
 
     def boto3(self) -> Any:
         """Return the session; a new one, with nothing exchanged, after `renew`. Raises `ExtraMissing`."""
+        self._see_clock_set_right()
         with self._lock:
             if self._made is None:
                 self._made = self._make()
@@ -136,6 +138,21 @@ class DeviceSession:
                 raise self._failure.with_traceback(None)
             return self._as_botocore_takes(self._held)
 
+    def _see_clock_set_right(self) -> None:
+        """Note that a failure of later than now is over: by a clock that was ahead, the credentials held had ended."""
+        if self._failure is None or not self._exchanging.acquire(blocking=False):
+            return
+        try:
+            if self._usable() and self._now() < self._failed_at:
+                self._note_success()
+        finally:
+            self._exchanging.release()
+
+    def _note_success(self) -> None:
+        if self._failure is not None:
+            log.info("cloud_reachable")
+        self._failure, self._failures = None, 0
+
     def _usable(self) -> bool:
         return self._held is not None and self._held.expiration - self._now() > ENDING
 
@@ -153,9 +170,7 @@ class DeviceSession:
             return
         self._held = got
         self._due = began + (got.expiration - began) * (REFRESH_SHARE * (1 - REFRESH_SPREAD * self._draw()))
-        if self._failure is not None:
-            log.info("cloud_reachable")
-        self._failure, self._failures = None, 0
+        self._note_success()
 
     def _note(self, failure: DeliveryFailed) -> None:
         if self._failure is None or type(self._failure) is not type(failure):
@@ -167,7 +182,8 @@ class DeviceSession:
         self._failures += 1
         pause_seconds = PAUSES.wait_seconds(self._failures, self._draw())
         self._silent_until = self._monotonic() + pause_seconds
-        self._due = self._now() + timedelta(seconds=pause_seconds)
+        self._failed_at = self._now()
+        self._due = self._failed_at + timedelta(seconds=pause_seconds)
 
     def _as_botocore_takes(self, held: DeviceCredentials) -> dict[str, str]:
         """Return credentials with the end that has botocore ask again when they are due, and insist at their end."""
