@@ -12,6 +12,7 @@ import sys
 import tarfile
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 from statistics import median
 
@@ -25,6 +26,15 @@ STARTS = 9
 MB = 1_000_000
 SKIPPED = ("pip", "setuptools", "pkg_resources", "_distutils_hack")  # what a new environment has anyway
 
+LARGEST = 6
+EXTRAS = {
+    "aws": "provider `Aws`, buckets, `lightkeeper release publish`",
+    "images": "pictures as inputs of `lightkeeper predict`",
+    "parquet": "captures as Parquet",
+    "compile": "preparing ONNX models, as the hub's compilation jobs do",
+    "hub": "`lightkeeper hub`; it brings `aws` and `compile`",
+}
+
 IMPORTS = {
     "`lightkeeper --help`": "lightkeeper.cli",
     "the client": "lightkeeper.client",
@@ -32,27 +42,28 @@ IMPORTS = {
 }
 
 
-def installed_bytes(folder: Path) -> int:
-    """Install the locked requirements of the agent alone, without any extra, and return what they take on the disk."""
-    environment = folder / "venv"
+def installed(folder: Path, extra: str = "") -> Counter[str]:
+    """Install the locked requirements of the agent, with an extra or without; return what each part takes, in bytes."""
+    environment = folder / f"venv-{extra or 'alone'}"
     subprocess.run([sys.executable, "-m", "venv", environment], check=True)
     pip = (environment / "bin" / "python", "-m", "pip", "--quiet", "--disable-pip-version-check", "install")
     wheel = next((REPOSITORY / "dist").glob("lightkeeper-*.whl"))
     constraint = folder / "locked.txt"
-    lines = (REQUIREMENTS / "agent.txt").read_text(encoding="utf-8")
+    lines = (REQUIREMENTS / "dev.txt").read_text(encoding="utf-8")
     constraint.write_text(
         "\n".join(line.split(" \\")[0] for line in lines.splitlines() if line and not line.startswith((" ", "#"))),
         encoding="utf-8",
     )
-    subprocess.run([*pip, "--constraint", constraint, wheel], check=True)
+    subprocess.run([*pip, "--constraint", constraint, f"{wheel}[{extra}]" if extra else wheel], check=True)
     (site,) = (environment / "lib").glob("python3.*/site-packages")
-    return sum(
-        file.stat().st_size
-        for entry in site.iterdir()
-        if not entry.name.startswith(SKIPPED)
-        for file in ([entry] if entry.is_file() else entry.rglob("*"))
-        if file.is_file()
-    )
+    parts: Counter[str] = Counter()
+    for entry in site.iterdir():
+        if entry.name.startswith(SKIPPED):
+            continue
+        files = [entry] if entry.is_file() else entry.rglob("*")
+        part = entry.name.split(".")[0].split("-")[0].lower()  # numpy.libs and numpy-2.0.dist-info belong to numpy
+        parts[part] += sum(file.stat().st_size for file in files if file.is_file())
+    return parts
 
 
 def import_seconds(module: str) -> float:
@@ -98,7 +109,7 @@ def page(archive: Path) -> str:
         rows = (
             (
                 "`pip install lightkeeper`, the agent alone, on the disk, with the bytecode that pip writes",
-                installed_bytes(folder) / MB,
+                (alone := installed(folder)).total() / MB,
                 160,
                 "MB",
             ),
@@ -109,6 +120,7 @@ def page(archive: Path) -> str:
             ("of it, its proportional share (PSS)", memory.pss_bytes / 2**20, None, "MiB"),
             ("first answer after the start: verified, opened, run", median(answered), 0.6, "s"),
         )
+        extras = {extra: installed(folder, extra).total() - alone.total() for extra in EXTRAS}
     lines = [
         "# Footprint",
         "",
@@ -122,6 +134,12 @@ def page(archive: Path) -> str:
     for what, value, limit, unit in rows:
         verdict = "" if limit is None else "met" if value <= limit else f"missed by {value - limit:.3g} {unit}"
         lines.append(f"| {what} | {value:.3g} {unit} | {'' if limit is None else f'{limit} {unit}'} | {verdict} |")
+    lines += ["", "What the agent alone is made of; its two largest parts leave little of the limit:", ""]
+    lines += ["| part | MB |", "|---|---:|"]
+    lines += [f"| {part} | {size / MB:.0f} |" for part, size in alone.most_common(LARGEST)]
+    lines += [f"| the other {len(alone) - LARGEST} | {sum(sorted(alone.values())[:-LARGEST]) / MB:.0f} |"]
+    lines += ["", "| extra | more MB | for |", "|---|---:|---|"]
+    lines += [f"| `{extra}` | {extras[extra] / MB:.0f} | {use} |" for extra, use in EXTRAS.items()]
     lines += ["", "| import of | seconds |", "|---|---:|"]
     lines += [f"| {what} (`{module}`) | {import_seconds(module):.3f} |" for what, module in IMPORTS.items()]
     return "\n".join(lines) + "\n"
