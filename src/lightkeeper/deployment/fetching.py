@@ -125,6 +125,9 @@ class Fetching:
                 if size_bytes is not None and held > before:
                     attempts, tried = 0, self._monotonic()
                 attempts += 1
+                if attempts == 1:
+                    about = {"url": url, "held_bytes": held, "reason": fault.reason, "detail": fault.message}
+                    log.warning("fetch_cut_off", extra=about)
                 self._pause(url, fault, attempts, tried)
 
     def _checked_size(self, url: str, path: Path) -> int:
@@ -160,14 +163,12 @@ class Fetching:
             raise DestinationUnreachable(f"{url} was cut off after {offset} of {size_bytes} bytes")
 
     def _pause(self, url: str, fault: DeliveryFailed, attempts: int, tried: float) -> None:
-        """Wait before the next try; say the first cut, and not the others."""
+        """Wait before the next try. Raises `FetchGivenUp`, `DeliveryInterrupted`."""
         lost_seconds = self._monotonic() - tried
         if lost_seconds > GIVE_UP_SECONDS:
             raise FetchGivenUp(
                 f"{url} could not be fetched for {lost_seconds / 3600:.0f} hours: {fault.message}", cause=fault.reason
             ) from fault
-        if attempts == 1:
-            log.warning("fetch_cut_off", extra={"url": url, "reason": fault.reason, "detail": fault.message})
         if self._stopping.wait(self._pauses.wait_seconds(attempts, random.random())):  # noqa: S311  # a pause, no secret
             raise DeliveryInterrupted("the agent stops; the fetch goes on at the next start") from fault
 

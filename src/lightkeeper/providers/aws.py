@@ -26,8 +26,8 @@ from lightkeeper.providers.base import Body, StoredObject
 
 GONE = "NoSuchUpload"
 
-PIECE_BYTES = 1024 * 1024
-"""How much of a streamed object is in memory at once."""
+PIECE_BYTES = 64 * 1024
+"""How much of a streamed object is in memory at once, and at most lost of what had come when the connection breaks."""
 
 
 @dataclass(frozen=True, slots=True)
