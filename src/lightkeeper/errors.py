@@ -571,7 +571,7 @@ class DestinationUnreachable(DeliveryFailed):
     """The network does not get through to the destination, or was cut."""
 
     reason = "DESTINATION_UNREACHABLE"
-    next_step = "check the device's network and lightkeeper_s3_endpoint; captures wait meanwhile"
+    next_step = "check the device's network and the endpoint in the message; captures wait meanwhile"
 
 
 class DestinationBusy(DeliveryFailed):
