@@ -103,6 +103,8 @@ def test_an_audit_that_does_not_add_up_says_what_and_fails(
     printed = capsys.readouterr()
     assert fault in printed.out
     assert "AUDIT_FAILED" in printed.err
+    said = asked(capsys, "audit", "--state", str(state), code=1)  # one document, or it could not be read
+    assert (said["adds_up"], any(fault in one for one in said["faults"])) == (False, True)
 
 
 @pytest.mark.parametrize("damage", ["is missing", "has another size"])

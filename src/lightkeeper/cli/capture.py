@@ -70,14 +70,15 @@ def _reader(args: argparse.Namespace) -> LedgerReader:
     return LedgerReader(state / "spool")
 
 
-def _audit(args: argparse.Namespace) -> None:
+def _audit(args: argparse.Namespace) -> int:
     audit = _reader(args).audit()
     if args.json:
         output.document(_audit_as_json(audit))
-    else:
-        _print_audit(audit)
+        return output.EXIT_FAILED if audit.faults else 0
+    _print_audit(audit)
     if audit.faults:
         raise AuditFailed(f"the ledger does not add up: {len(audit.faults)} faults", first=audit.faults[0])
+    return 0
 
 
 def _print_audit(audit: Audit) -> None:

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 VARIABLE = "AGENT_CONFIG_FILE_PATH"
 """What the service's agent.env calls the configuration."""
 
-EXIT_FAILED = 1
 STYLES = {"ok": "green", "warning": "yellow", "failed": "bold red", "skipped": "dim"}
 
 
@@ -64,7 +63,7 @@ def _examine(args: argparse.Namespace) -> int:
     else:
         _print(results)
         print(", ".join(f"{counts[state]} {state}" for state in State if counts[state]))
-    return EXIT_FAILED if counts[State.FAILED] else 0
+    return output.EXIT_FAILED if counts[State.FAILED] else 0
 
 
 def _default_config() -> Path | None:

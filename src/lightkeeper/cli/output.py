@@ -15,6 +15,9 @@ from itertools import zip_longest
 
 from lightkeeper.errors import AgentError, ConfigInvalid, Finding
 
+EXIT_FAILED = 1
+"""The exit code of a command whose result says itself that something is wrong; refusals have theirs in `cli`."""
+
 PROGRESS_BYTES = 16 * 1024 * 1024
 """Below this a progress bar would only flicker."""
 
