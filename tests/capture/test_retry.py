@@ -32,6 +32,8 @@ TABLE: dict[type[AgentError], Backoff | None] = {
     errors.DestinationMissing: SLOW,
     errors.DestinationRefusing: SLOW,
     errors.ClockWrong: SLOW,
+    errors.TokenKeyUnusable: SLOW,
+    errors.TokenToolsMissing: SLOW,
     errors.Unexpected: SLOW,
     errors.ObjectRefused: None,
     errors.PayloadLost: None,

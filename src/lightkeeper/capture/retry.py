@@ -28,6 +28,8 @@ from lightkeeper.errors import (
     RecordDamaged,
     SpoolBroken,
     SpoolDiskFull,
+    TokenKeyUnusable,
+    TokenToolsMissing,
     UploadBudgetSpent,
 )
 
@@ -68,6 +70,8 @@ BACKOFFS: Final[dict[type[AgentError], Backoff]] = {
     DestinationRefusing: SLOW,
     DestinationUntrusted: SLOW,
     ClockWrong: SLOW,
+    TokenKeyUnusable: SLOW,
+    TokenToolsMissing: SLOW,
 }
 """The wait after each fault; what is not listed is nothing anybody foresaw, and waits slowly."""
 
