@@ -7,7 +7,6 @@ which a later attempt knows its own. What goes wrong is said of an object, not o
 
 from __future__ import annotations
 
-import hashlib
 import io
 import re
 import shutil
@@ -19,7 +18,7 @@ from pathlib import Path
 from lightkeeper import errors
 from lightkeeper.modelpackage.limits import Limits
 from lightkeeper.providers.aws import AwsStore, Credentials
-from lightkeeper.providers.base import StoredObject
+from lightkeeper.providers.base import RewindableBody, StoredObject
 
 PART_BYTES = 64 * 1024 * 1024
 """The size of a part, and the largest object that is put in one request."""
@@ -165,28 +164,19 @@ class Objects:
             store.close()
 
 
-class _Stretch(io.RawIOBase):
+class _Stretch(RewindableBody, io.RawIOBase):
     """A stretch of a file as the body of a request (`providers.base.Body`)."""
 
     def __init__(self, path: Path, start: int, size_bytes: int, advance: Advance) -> None:
         self.size_bytes = size_bytes
         self._file = path.open("rb")
         self._start = start
-        self._place = 0
         self._advance: Advance = lambda _: None
         self._told = advance
 
     def close(self) -> None:
         self._file.close()
         super().close()
-
-    def md5(self) -> bytes:
-        digest = hashlib.md5(usedforsecurity=False)  # what stores check transfers by
-        self.seek(0)
-        while piece := self.read(1024 * 1024):
-            digest.update(piece)
-        self.seek(0)
-        return digest.digest()
 
     def start_sending(self) -> None:
         self._advance = self._told
@@ -198,14 +188,6 @@ class _Stretch(io.RawIOBase):
         self._place += len(piece)
         self._advance(len(piece))
         return piece
-
-    def seek(self, offset: int, whence: int = 0, /) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._place, io.SEEK_END: self.size_bytes}[whence]
-        self._place = max(0, base + offset)
-        return self._place
-
-    def tell(self) -> int:
-        return self._place
 
 
 def _require_room(folder: Path, size_bytes: int) -> None:

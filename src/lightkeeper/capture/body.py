@@ -14,14 +14,13 @@ from typing import BinaryIO, Self
 
 from lightkeeper.capture.pace import Pace
 from lightkeeper.errors import AgentError
-
-HASH_CHUNK_BYTES = 256 * 1024
+from lightkeeper.providers.base import RewindableBody
 
 Lost = Callable[[str], AgentError]
 """Makes the refusal for a source that cannot be read, of the cause."""
 
 
-class PacedBody:
+class PacedBody(RewindableBody):
     """A body; a context that holds its file open. `sent_bytes` is what went towards the network."""
 
     def __init__(self, source: Path | bytes, *, pace: Pace, lost: Lost, start: int = 0, size_bytes: int = -1) -> None:
@@ -31,7 +30,6 @@ class PacedBody:
         self._pace = pace
         self._lost = lost
         self._start = start
-        self._place = 0
         self._sending = False
         try:
             self._file: BinaryIO = io.BytesIO(source) if isinstance(source, bytes) else source.open("rb")
@@ -51,15 +49,6 @@ class PacedBody:
         """Enter what was sent, however it ended."""
         self._file.close()
         self._pace.end(self.sent_bytes)
-
-    def md5(self) -> bytes:
-        """Return the MD5 of all bytes."""
-        digest = hashlib.md5(usedforsecurity=False)  # what stores check transfers by
-        self.seek(0)
-        while chunk := self.read(HASH_CHUNK_BYTES):
-            digest.update(chunk)
-        self.seek(0)
-        return digest.digest()
 
     def start_sending(self) -> None:
         """Count and slow down what is read from now on."""
@@ -84,16 +73,6 @@ class PacedBody:
         if self._sending:
             self.sent_bytes += len(chunk)
         return chunk
-
-    def seek(self, offset: int, whence: int = 0, /) -> int:
-        """Go to a place, as a file does."""
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._place, io.SEEK_END: self.size_bytes}[whence]
-        self._place = max(0, base + offset)
-        return self._place
-
-    def tell(self) -> int:
-        """Return the place."""
-        return self._place
 
 
 def sha256_of(path: Path, lost: Lost) -> str:

@@ -187,7 +187,7 @@ def _captures(hub: Path, fleet: str) -> dict[str, dict[str, Any]]:
     try:
         database = hubdevice.database(hub)
     except HubFolderUnusable as refusal:
-        print(f"captures are shown beside the hub's database alone: {refusal.message}", file=sys.stderr)
+        output.note(f"captures are shown beside the hub's database alone: {refusal.message}")
         return {}
     with database.read() as connection:
         return captures.of_fleet(connection, fleet)

@@ -94,12 +94,18 @@ def folder_problem(path: Path) -> str:
     """Return why a folder cannot be written or, where it is missing, made; or nothing."""
     absolute = path.absolute()
     try:
-        present = next(place for place in (absolute, *absolute.parents) if place.exists())
+        present = nearest(path)
         if not present.is_dir():
             return f"needs a folder where a file lies: {present}"
     except OSError as error:
         return f"names a folder that cannot be reached: {absolute}: {error.strerror}"
     return "" if os.access(present, os.W_OK | os.X_OK) else f"needs a folder that this user cannot write to: {present}"
+
+
+def nearest(path: Path) -> Path:
+    """Return a path, or the nearest above it that is there. Raises `OSError`."""
+    absolute = path.absolute()
+    return next(place for place in (absolute, *absolute.parents) if place.exists())
 
 
 def _mode(path: Path) -> int:

@@ -222,7 +222,7 @@ def _provider_library(config: Config) -> Diagnosis:
 
 def _who_tells_the_time(files: DeviceCertificate, services: list[str]) -> list[tuple[str, ssl.SSLContext]]:
     known = network.unverified()
-    with contextlib.suppress(OSError):  # ssl.SSLError is one: the services are asked all the same
+    with contextlib.suppress(OSError):  # the services are asked all the same
         if isinstance(files.key, Path):
             known.load_cert_chain(files.certificate_file, files.key, password="")
     return [*((service, network.unverified()) for service in services), (files.endpoint, known)]
@@ -233,11 +233,8 @@ def _floor(config: Config) -> datetime:
 
 
 def _registration(config: Config) -> Diagnosis:
-    provider = composition.provider(config)
-    try:
+    with contextlib.closing(composition.provider(config)) as provider:
         return cloud.registration(provider.registration, config.endpoint_override or f"of {config.region}")
-    finally:
-        provider.close()
 
 
 def _upload(config: Config) -> Diagnosis:
@@ -245,8 +242,5 @@ def _upload(config: Config) -> Diagnosis:
     if bucket is None or not (config.captures_to_cloud or config.periodic_upload):
         return skipped("captures stay on the disk")
     prefix = Layout(composition.identity(config), config.folder_prefix).device_prefix
-    provider = composition.provider(config)
-    try:
+    with contextlib.closing(composition.provider(config)) as provider:
         return cloud.upload(partial(provider.store, bucket), bucket, prefix)
-    finally:
-        provider.close()

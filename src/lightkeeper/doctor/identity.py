@@ -49,7 +49,7 @@ def key(certificate_file: Path, key_file: Path | KeyAddress) -> Diagnosis:
     facts = {"certificate_file": certificate_file, "key_file": key_file}
     try:
         ssl.create_default_context().load_cert_chain(certificate_file, key_file, password="")
-    except (OSError, ssl.SSLError) as error:
+    except OSError as error:
         text = str(error).lower()
         if "mismatch" in text:
             found, fix = (

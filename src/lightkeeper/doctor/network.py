@@ -130,9 +130,10 @@ def _skew(endpoint: str, context: ssl.SSLContext, now: Callable[[], datetime]) -
     parts = urlsplit(endpoint)
     began = time.monotonic()
     try:
-        answer = connection.pool(endpoint, context).request(
-            "HEAD", f"{parts.scheme}://{parts.netloc}/", timeout=CONNECT_SECONDS, retries=False, redirect=False
-        )
+        with connection.pool(endpoint, context) as pool:
+            answer = pool.request(
+                "HEAD", f"{parts.scheme}://{parts.netloc}/", timeout=CONNECT_SECONDS, retries=False, redirect=False
+            )
     except HTTPError as error:
         raise OSError(str(error)) from error
     here = now() - timedelta(seconds=(time.monotonic() - began) / 2)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from lightkeeper.config.surroundings import folder_problem
+from lightkeeper.config.surroundings import folder_problem, nearest
 from lightkeeper.doctor.diagnosis import Diagnosis, failed, ok, warning
 from lightkeeper.errors import SpoolDiskFull, StateDiskBroken, StateUnusable
 from lightkeeper.state import LOCK_FILE
@@ -136,8 +136,7 @@ def mount_of(path: Path, mounted: list[Mount]) -> Mount:
 
 def disk_space(path: Path, *, spool_max_bytes: int, floor_bytes: int) -> Diagnosis:
     """Whether the disk has room for as much as the spool may hold, beside what captures leave free."""
-    present = next(place for place in (path.absolute(), *path.absolute().parents) if place.exists())
-    found = os.statvfs(present)
+    found = os.statvfs(nearest(path))
     free_bytes = found.f_bavail * found.f_frsize
     used_bytes = sum(_sizes(path / "spool"))
     wanted_bytes = max(0, spool_max_bytes - used_bytes)
@@ -178,8 +177,7 @@ def capture_folder(path: Path, *, floor_bytes: int) -> Diagnosis:
             fix="set sagemaker_edge_core_capture_data_disk_path to a folder that the agent's user may write",
             facts={"folder": path},
         )
-    present = next(place for place in (path.absolute(), *path.absolute().parents) if place.exists())
-    found = os.statvfs(present)
+    found = os.statvfs(nearest(path))
     free_bytes = found.f_bavail * found.f_frsize
     if free_bytes <= floor_bytes:
         return warning(

@@ -19,6 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from lightkeeper.errors import AgentError
 from lightkeeper.hub import authority
 from lightkeeper.hub.database import Database
+from lightkeeper.system import write_private
 
 LOOK_SECONDS = 12 * 3600.0
 
@@ -65,8 +66,7 @@ class ListenerTls:
         path = self._folder / f".listener-{os.getpid()}.pem"
         path.unlink(missing_ok=True)
         try:
-            with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
-                file.write(server.key_pem + server.certificate_pem)
+            write_private(path, server.key_pem + server.certificate_pem)
             self.context.load_cert_chain(path)
         finally:
             path.unlink(missing_ok=True)

@@ -30,7 +30,7 @@ from typing import IO
 
 from lightkeeper.errors import ExtraMissing, ObjectStoreFailed
 from lightkeeper.hub import clients, leash
-from lightkeeper.hub.weedaccess import Access, sealed_environment, write_access, write_private
+from lightkeeper.hub.weedaccess import Access, replace_private, sealed_environment, write_access
 
 LOOPBACK = "127.0.0.1"
 BUCKET = "lightkeeper"
@@ -247,7 +247,7 @@ def _ports(remembered: Path, address: str) -> dict[str, int]:
         time.sleep(0.05)
     taken = [name for name in _PORTS if name not in ports or not _is_free(LOOPBACK, ports[name])]
     ports |= zip(taken, free_ports(len(taken)), strict=True)
-    write_private(remembered, json.dumps(ports, indent=2).encode())
+    replace_private(remembered, json.dumps(ports, indent=2).encode())
     return ports
 
 

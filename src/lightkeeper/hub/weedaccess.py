@@ -17,6 +17,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from lightkeeper.modelpackage.issuer import Issuer, Subject, new_key, pem_of, pem_of_key
 from lightkeeper.providers.aws import Credentials
+from lightkeeper.system import write_private
 
 DEVICE_ROLE = "lightkeeper-device"
 DEVICE_ROLE_ARN = f"arn:aws:iam::000000000000:role/{DEVICE_ROLE}"
@@ -33,7 +34,6 @@ _ISSUER = "lightkeeper-hub"
 _ASSUMER = "assumer"
 _GRPC_PARTS = ("MASTER", "VOLUME", "FILER", "S3", "CLIENT")
 _TOKENS = ("SIGNING", "SIGNING_READ", "FILER_SIGNING", "FILER_SIGNING_READ")
-_PRIVATE = 0o600
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +73,8 @@ def write_access(folder: Path, access: Access) -> None:
         "roles": [role],
         "policies": [{"name": "Device", "document": bound}],
     }
-    write_private(folder / "s3.json", json.dumps({"identities": identities}).encode())
-    write_private(folder / "iam.json", json.dumps(iam).encode())
+    replace_private(folder / "s3.json", json.dumps({"identities": identities}).encode())
+    replace_private(folder / "iam.json", json.dumps(iam).encode())
 
 
 def sealed_environment(folder: Path) -> Mapping[str, str]:
@@ -84,7 +84,7 @@ def sealed_environment(folder: Path) -> Mapping[str, str]:
     purposes = (ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH)
     certificate = root.sign(Subject("SeaweedFS", key.public_key(), purposes), datetime.now(UTC), years=20)
     for name, data in (("ca", root.certificate_pem), ("cert", pem_of(certificate)), ("key", pem_of_key(key))):
-        write_private(folder / f"grpc-{name}.pem", data)
+        replace_private(folder / f"grpc-{name}.pem", data)
     environment = {"PATH": os.defpath, "HOME": str(folder), "WEED_MASTER_VOLUME_GROWTH_COPY_1": "1"}
     environment["WEED_GRPC_CA"] = "grpc-ca.pem"
     for part in _GRPC_PARTS:
@@ -105,10 +105,9 @@ def _allow(
     return {"Version": "2012-10-17", "Statement": [statement]}
 
 
-def write_private(path: Path, data: bytes) -> None:
+def replace_private(path: Path, data: bytes) -> None:
     """Write a file for its owner alone, whole or not at all."""
     fresh = path.with_name(f"{path.name}.new")
     fresh.unlink(missing_ok=True)
-    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _PRIVATE), "wb") as file:
-        file.write(data)
+    write_private(fresh, data)
     fresh.replace(path)

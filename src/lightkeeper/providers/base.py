@@ -6,6 +6,8 @@ that this very object will never be taken.
 
 from __future__ import annotations
 
+import hashlib
+import io
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +17,8 @@ from lightkeeper.device import DeviceIdentity
 from lightkeeper.providers.fleet import Fleet
 from lightkeeper.providers.report import Heartbeat, Registration
 from lightkeeper.tokenkey import KeyAddress
+
+HASH_PIECE_BYTES = 256 * 1024
 
 
 class Body(Protocol):
@@ -36,6 +40,36 @@ class Body(Protocol):
 
     def start_sending(self) -> None:
         """Say that what is read from now on goes over the network."""
+
+
+class RewindableBody:
+    """What bodies have in common that are read from a place of their own: see `Body`."""
+
+    size_bytes: int
+    _place = 0
+
+    def md5(self) -> bytes:
+        """Return the MD5 of all bytes."""
+        digest = hashlib.md5(usedforsecurity=False)  # what stores check transfers by
+        self.seek(0)
+        while piece := self.read(HASH_PIECE_BYTES):
+            digest.update(piece)
+        self.seek(0)
+        return digest.digest()
+
+    def read(self, amount: int = -1, /) -> bytes:
+        """Return further bytes, none at the end, and move the place on."""
+        raise NotImplementedError
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        """Go to a place, as a file does."""
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._place, io.SEEK_END: self.size_bytes}[whence]
+        self._place = max(0, base + offset)
+        return self._place
+
+    def tell(self) -> int:
+        """Return the place."""
+        return self._place
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,7 +43,7 @@ def context(files: DeviceCertificate) -> ssl.SSLContext:
         made = ssl.create_default_context(cafile=str(files.ca_file))
         if isinstance(files.key, Path):
             made.load_cert_chain(files.certificate_file, files.key, password="")  # an encrypted key is not asked for
-    except (OSError, ssl.SSLError) as error:
+    except OSError as error:
         raise CertificateFilesUnusable(
             f"the device's certificate, its key or the authority's certificate cannot be used: {error}",
             ca_file=files.ca_file,
