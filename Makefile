@@ -91,7 +91,7 @@ test-fleet: $(STAMP) ## 20 agents on one hub: rollouts, bad versions, whose capt
 	LIGHTKEEPER_FLEET=20 $(BIN)/pytest -q tests/fleet --timeout 1800
 
 footprint: release ## measure what the archive and the packages cost a device, and write docs/footprint.md
-	$(BIN)/python -m bench.footprint dist/release-store-linux-x64/Releases/*/*.tgz --write docs/footprint.md
+	$(BIN)/python -m bench.footprint "$$(ls -t dist/release-store-linux-x64/Releases/*/*.tgz | head -n 1)" --write docs/footprint.md
 
 test-release: wheels  ## build the archives and try them where there is no Python: chroot, C programs, ARM under qemu (root, 15 minutes)
 	LIGHTKEEPER_RELEASE=1 $(BIN)/pytest tests/release tests/embed -rP
