@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import subprocess
+from collections.abc import Sequence
 from fnmatch import fnmatch
 from functools import cache
 from pathlib import Path
@@ -49,12 +50,17 @@ LEFT_OUT = (
 
 def unpack(platform: Platform, root: Path, *, whole: bool = False) -> str:
     """Write the runtime's files below a root, and return the name of its library folder, such as `python3.14`."""
-    source = _module() / _DATA / platform.runtime
-    for entry in json.loads((source / "files.json").read_text())["files"]:
-        if whole or not any(fnmatch(entry["name"], pattern) for pattern in LEFT_OUT):
-            _write(source, root, entry)
+    unpack_runtime(platform.runtime, root, left_out=() if whole else LEFT_OUT)
     (folder,) = (root / "lib").glob("python3.*/")
     return folder.name
+
+
+def unpack_runtime(runtime: str, root: Path, *, left_out: Sequence[str] = ()) -> None:
+    """Write the files of a runtime of the module, such as `windows-amd64`, below a root, but for patterns of paths."""
+    source = _module() / _DATA / runtime
+    for entry in json.loads((source / "files.json").read_text())["files"]:
+        if not any(fnmatch(entry["name"], pattern) for pattern in left_out):
+            _write(source, root, entry)
 
 
 def version() -> str:

@@ -8,7 +8,6 @@ wine ends the process.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -77,9 +76,7 @@ class Wine:
         }
 
     def _make(self) -> None:
-        source = python._module() / python._DATA / RUNTIME
-        for entry in json.loads((source / "files.json").read_text())["files"]:
-            python._write(source, self.python, entry)
+        python.unpack_runtime(RUNTIME, self.python)
         (self.python / "Lib" / "sitecustomize.py").write_text('import sys\nsys.modules["_wmi"] = None\n')
         tags = ("--platform=win_amd64", "--python-version=3.14", "--implementation=cp")
         abis = ("--abi=cp314", "--abi=abi3", "--abi=none", "--only-binary=:all:", "--ignore-requires-python")
