@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +17,7 @@ from lightkeeper.capture.request import CaptureStatus
 from lightkeeper.client import Client
 from lightkeeper.config.values import Transport
 from lightkeeper.errors import AgentUnreachable, CallerWithoutToken, TransportMissing
-from lightkeeper.system import HAS_UNIX_SOCKETS
+from lightkeeper.system import AGENT_SERVES_DEFAULT, HAS_UNIX_SOCKETS
 from lightkeeper.transport import endpoint, status
 from tests.conftest import Stubs
 from tests.support.agents import AgentProcess
@@ -41,6 +44,33 @@ def test_an_application_loads_predicts_and_captures(agent: AgentProcess, doubled
         taken = client.capture_data("doubled", inputs={"x": inputs}, outputs=outputs)
         assert client.flush_captures(10)
         assert client.capture_status(taken) is CaptureStatus.SUCCESS
+
+
+def test_a_proxy_of_the_environment_is_not_asked(agent: AgentProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    """GRPC obeys `http_proxy` for this machine's addresses too; the token is no other program's."""
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    for name in ("no_proxy", "no_grpc_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    with Client(agent.address) as client:
+        assert client.list_models() == []
+
+
+@pytest.mark.skipif(not AGENT_SERVES_DEFAULT, reason="an agent here must be told where to serve")
+def test_agent_and_commands_meet_where_neither_is_told_an_address(
+    authority: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The agent makes the folder below its user's local data."""
+    monkeypatch.setenv("LOCALAPPDATA", str(tmp_path))
+    monkeypatch.delenv("LIGHTKEEPER_ADDRESS", raising=False)
+    agent = AgentProcess(tmp_path, authority / "certs", scheme=None, settings=GRPCIO).wait_until_started()
+    try:
+        program = (sys.executable, "-m", "lightkeeper", "models", "list", "--json")
+        listed = subprocess.run(program, capture_output=True, text=True, check=False, timeout=60)
+        assert (listed.returncode, json.loads(listed.stdout)) == (0, {"models": []})
+        assert (tmp_path / "lightkeeper" / "agent.endpoint").exists()
+    finally:
+        agent.process.kill()
+        agent.process.wait()
 
 
 def test_who_has_no_token_or_another_is_refused_by_every_service(agent: AgentProcess, stubs: Stubs) -> None:

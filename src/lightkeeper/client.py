@@ -246,9 +246,10 @@ class _Line:
     """A connection, and what every call on it carries."""
 
     def __init__(self, target: str, metadata: tuple[tuple[str, str], ...] | None = None) -> None:
-        self.channel = grpc.insecure_channel(
-            target, options=[("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
-        )
+        options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+        if metadata is not None:
+            options.append(("grpc.enable_http_proxy", 0))  # http_proxy counts for 127.0.0.1 too: it would get the token
+        self.channel = grpc.insecure_channel(target, options=options)
         self.metadata = metadata
 
 

@@ -194,7 +194,7 @@ class SocketAddressInvalid(SocketError):
     """The address is empty, or of a scheme other than a Unix socket's."""
 
     reason = "SOCKET_ADDRESS_INVALID"
-    next_step = "give -a a file path, such as /tmp/agent.sock or unix:/tmp/agent.sock; loopback:PATH serves TCP instead"
+    next_step = "give -a a file's path, such as /tmp/agent.sock or unix:/tmp/agent.sock; loopback:PATH serves TCP"
 
 
 class SocketPathTooLong(SocketError):
@@ -808,10 +808,10 @@ class RootUnusable(SignatureRefused):
 
 
 class RootsWritable(SignatureRefused):
-    """A root certificate file can be written by somebody."""
+    """A root certificate file can be written by somebody, or everybody may put files into their folder."""
 
     reason = "ROOTS_WRITABLE"
-    next_step = "make the root certificates read-only for everyone: chmod a-w FILE"
+    next_step = "let nobody write to it: chmod a-w FILE (on Windows attrib +r FILE), or chmod o-w for the folder"
 
 
 class ContentRefused(PackageRefused):

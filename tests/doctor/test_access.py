@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import socket
 import stat
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from lightkeeper.doctor import Diagnosis, State, access
-from lightkeeper.errors import CallTimedOut, Finding
+from lightkeeper.errors import AgentUnreachable, CallTimedOut, Finding
 from lightkeeper.modelpackage.issuer import Issuer
+from lightkeeper.transport.endpoint import Endpoint
 
 NOW = datetime.now(UTC)
 
@@ -81,6 +83,70 @@ def test_rights_that_do_not_reach_their_callers_are_told(tmp_path: Path) -> None
     assert found.fix.startswith("chmod go+x ")
     inner.chmod(0o777)
     assert "everybody may remove" in look(inner / "agent.sock").found
+
+
+@pytest.fixture
+def port() -> Iterator[int]:
+    """Return a port of this machine that somebody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as served:
+        yield served.getsockname()[1]
+
+
+def test_a_free_path_of_an_endpoint_passes_and_nothing_is_made(tmp_path: Path) -> None:
+    """Not even the lock that an agent has beside it."""
+    found = look(f"loopback:{tmp_path / 'agent.endpoint'}")
+    assert (found.state, found.facts["path"]) == (State.OK, str(tmp_path / "agent.endpoint"))
+    assert list(tmp_path.iterdir()) == []
+    assert look(f"loopback:{tmp_path / 'none' / 'agent'}").reason == "SOCKET_FOLDER_MISSING"
+
+
+def test_an_endpoint_that_is_served_is_asked(tmp_path: Path, port: int) -> None:
+    """How many models are loaded is told, and rights that the configuration does not give."""
+    path = tmp_path / "agent.endpoint"
+    path.write_bytes(Endpoint(port, "aa").to_bytes())
+    path.chmod(0o600)
+    assert look(f"loopback:{path}", models=3).found.endswith("3 models loaded")
+    path.chmod(0o644)
+    found = look(f"loopback:{path}", models=3)
+    assert (found.state, found.fix.startswith(f"chmod 0600 {path}")) == (State.WARNING, True)
+    assert look(f"loopback:{path}", mode=0o644, models=3).state is State.OK
+
+
+def test_the_file_of_an_agent_that_has_ended_warns_and_stays(tmp_path: Path, port: int) -> None:
+    """Where nobody listens on its port, or somebody else does."""
+
+    def no_agent() -> int:
+        raise AgentUnreachable("nobody knows the token")
+
+    path = tmp_path / "agent.endpoint"
+    path.write_bytes(Endpoint(port, "aa").to_bytes())
+    taken = access.socket(f"loopback:{path}", mode=0o600, group=None, models=no_agent)
+    assert (taken.state, taken.reason, "-f" in taken.fix) == (State.WARNING, "SOCKET_STALE", True)
+    path.write_bytes(Endpoint(free_port(), "aa").to_bytes())
+    left = look(f"loopback:{path}")
+    assert (left.state, left.reason, "-f" in left.fix) == (State.WARNING, "SOCKET_STALE", True)
+    assert [each.name for each in tmp_path.iterdir()] == [path.name]
+
+
+def test_what_is_no_agents_file_fails(tmp_path: Path) -> None:
+    """An agent would not start there."""
+    path = tmp_path / "agent.endpoint"
+    path.write_text("not an agent's")
+    assert look(f"loopback:{path}").reason == "SOCKET_PATH_EXISTS"
+
+
+def test_folders_that_keep_an_endpoints_callers_out_are_told(tmp_path: Path) -> None:
+    """Who may read the file may call: the bits for reading count, not those for writing."""
+    inner = tmp_path / "run"
+    inner.mkdir(mode=0o700)
+    assert look(f"loopback:{inner / 'agent'}", mode=0o622).state is State.OK
+    assert look(f"loopback:{inner / 'agent'}", mode=0o644).fix.startswith("chmod go+x ")
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as freed:
+        return int(freed.getsockname()[1])
 
 
 def root(folder: Path, name: str, *, made: datetime = NOW, years: int = 10) -> Path:

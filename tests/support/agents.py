@@ -30,8 +30,9 @@ class RunningAgent:
         program: tuple[str, ...] = (sys.executable, "-m", "lightkeeper", "agent"),
         flags: tuple[str, ...] = (),
         environment: Mapping[str, str] | None = None,
-        scheme: str = "unix",
+        scheme: str | None = "unix",
     ) -> None:
+        """Start it at the scheme's address below the folder; without a scheme, at the system's default address."""
         self.folder = folder
         self._scheme = scheme
         self.socket = folder / "agent.sock"
@@ -42,7 +43,7 @@ class RunningAgent:
         self._earlier_starts = len(self.events("agent_started"))
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
-                [*program, "-a", self.address, "-c", str(self.config), *flags],
+                [*program, *(("-a", self.address) if scheme else ()), "-c", str(self.config), *flags],
                 stderr=log,
                 stdout=log,
                 env=_surroundings() | dict(environment or {}),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -87,7 +88,48 @@ def test_the_file_of_a_killed_agent_is_removed_with_force_only(path: Path) -> No
     file.remove()
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"address": 1}', b'{"address": "10.0.0.1:1", "token": "a"}'])
+def test_a_look_raises_what_a_start_would_and_changes_nothing(path: Path) -> None:
+    """A free path, a missing folder, another's file, a served one, one that was left: all as they were."""
+    looking = EndpointFile(path)
+    looking.look()
+    with pytest.raises(SocketFolderMissing):
+        EndpointFile(path / "missing" / "agent").look()
+    path.write_text("not an agent's")
+    with pytest.raises(SocketPathExists):
+        looking.look()
+    path.unlink()
+    with socket.create_server(("127.0.0.1", 0)) as served:
+        path.write_bytes(Endpoint(served.getsockname()[1], "aa").to_bytes())
+        with pytest.raises(SocketInUse):
+            looking.look()
+    with pytest.raises(SocketStale):
+        looking.look()
+    assert [each.name for each in path.parent.iterdir()] == [path.name]
+
+
+def test_mode_and_group_without_effect_are_told_once_and_stop_nothing(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A configuration that was made for Linux starts an agent on Windows."""
+    EndpointFile(path, mode=0o660, group="no-such-group", has_modes=False).publish(PORT)
+    (told,) = caplog.records
+    assert told.message == "socket_rights_without_effect"
+    assert vars(told)["keys"] == ["lightkeeper_socket_mode", "lightkeeper_socket_group"]
+    EndpointFile(path, has_modes=False).publish(PORT)
+    assert len(caplog.records) == 1
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b'{"address": 1}',
+        b'{"address": "10.0.0.1:1", "token": "a"}',
+        b'{"address": "127.0.0.1:65536", "token": "a"}',
+    ],
+)
 def test_what_is_no_agents_file_is_never_removed(path: Path, content: bytes) -> None:
     """Nor read as one: an address elsewhere gets no call."""
     path.write_bytes(content)

@@ -7,12 +7,13 @@ import os
 from pathlib import Path
 
 from lightkeeper import resources, system
+from lightkeeper.cli import address
 
 
 def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command `agent`."""
     parser = commands.add_parser("agent", help="run the agent", description="Run the agent until SIGTERM or SIGINT.")
-    parser.add_argument("-a", dest="address", metavar="ADDRESS", required=True, help="path of the Unix socket to serve")
+    address.add_served_address_flag(parser)
     parser.add_argument(
         "-c", dest="config", metavar="CONFIG", type=Path, required=True, help="configuration file, JSON"
     )
@@ -31,6 +32,8 @@ def _run(args: argparse.Namespace) -> None:
 
     logs.configure()
     settings = config.load(args.config)
+    if system.AGENT_SERVES_DEFAULT:
+        address.make_default_folder(args.address)
     if settings.log_verbose:
         logs.configure("DEBUG")
     Agent(settings, address=args.address, force=args.force).run_until_signal()

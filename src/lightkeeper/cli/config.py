@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from lightkeeper.cli import interview, output
+from lightkeeper import system
+from lightkeeper.cli import address, interview, output
 from lightkeeper.errors import ConfigInvalid, Finding
 from lightkeeper.tokenkey import KeyAddress
 
@@ -101,8 +101,8 @@ def _init(args: argparse.Namespace) -> None:
     report.accepted()
     document.write(args.file, answers, replace=args.force)
     lacking = survey(report, args.file, roots.load).faults
-    file = shlex.quote(str(args.file))
-    following = [f"lightkeeper config check {file}", f"lightkeeper agent -a /tmp/agent.sock -c {file}"]
+    file = system.quoted(str(args.file))
+    following = [f"lightkeeper config check {file}", f"lightkeeper agent {address.AGENT_FLAG}-c {file}"]
     if args.json:
         key_name, key = name_of("aws_private_key"), report.accepted().aws_private_key
         if isinstance(key, KeyAddress):

@@ -20,6 +20,7 @@ from lightkeeper.tokenkey import KeyAddress
 
 WRITE_BY_OTHERS = 0o022
 ANYTHING_BY_OTHERS = 0o077
+OWNER_ALONE = 0o600
 
 
 def survey(report: Report, file: Path, read_roots: Callable[[Path], object]) -> Report:
@@ -30,7 +31,7 @@ def survey(report: Report, file: Path, read_roots: Callable[[Path], object]) -> 
     if report.config is None:
         return report
     faults = tuple(_faults(report.config, read_roots))
-    warnings = (*report.warnings, *opened_to_others(report.config, file))
+    warnings = (*report.warnings, *opened_to_others(report.config, file), *_without_effect(report.config))
     return replace(report, config=None if faults else report.config, faults=faults, warnings=warnings)
 
 
@@ -53,7 +54,7 @@ def _faults(config: Config, read_roots: Callable[[Path], object]) -> Iterator[Fi
         problem = folder_problem(folder)
         if problem:
             yield Finding(name_of(field), problem)
-    if config.socket_group is not None and not group_exists(config.socket_group):
+    if HAS_MODES and config.socket_group is not None and not group_exists(config.socket_group):
         yield Finding(name_of("socket_group"), f"names no group of this device: {config.socket_group}")
 
 
@@ -67,6 +68,16 @@ def opened_to_others(config: Config, file: Path) -> Iterator[Finding]:
     if secret is not None and _mode(secret) & ANYTHING_BY_OTHERS:
         problem = f"can be read or changed by other users: run chmod 600 {secret.absolute()}"
         yield Finding(name_of("aws_private_key"), problem)
+
+
+def _without_effect(config: Config) -> Iterator[Finding]:
+    """Yield what says who may call by means that this system has not."""
+    if HAS_MODES:
+        return
+    for field, default in (("socket_mode", OWNER_ALONE), ("socket_group", None)):
+        if getattr(config, field) != default:
+            problem = "has no effect on this system: who runs the agent, and administrators, may call it"
+            yield Finding(name_of(field), problem)
 
 
 def _key_problem(key: Path | KeyAddress) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from lightkeeper.doctor.diagnosis import Diagnosis, failed, ok, refused, warning
 from lightkeeper.errors import (
     AgentError,
+    AgentUnreachable,
     Finding,
     SignatureRefused,
     SocketDenied,
@@ -20,7 +21,8 @@ from lightkeeper.errors import (
 )
 from lightkeeper.modelpackage import roots
 from lightkeeper.system import group_exists
-from lightkeeper.transport.unix_socket import SocketFile, path_of
+from lightkeeper.transport import door
+from lightkeeper.transport.door import Door
 
 ANSWER_SECONDS = 5.0
 """How long an agent has to list its models."""
@@ -32,37 +34,39 @@ def socket(address: str, *, mode: int, group: str | None, models: Callable[[], i
     It looks as a starting agent does, and makes and removes nothing.
     """
     try:
-        path = path_of(address).absolute()
-        file = SocketFile(path)
-        try:
-            file.claim(force=False)
-        finally:
-            file.remove()
+        entrance = door.at(address)
+    except SocketError as error:
+        return refused(error)
+    path = entrance.path.absolute()
+    try:
+        entrance.look()
     except SocketStale as error:
         return _stale(error)
     except SocketInUse:
-        return _served(path, models)
+        return _served(entrance, path, mode, models)
     except SocketError as error:
-        return refused(error)
-    return _free(path, mode, group)
+        return _not_yours(path) if _is_unreadable(entrance) else refused(error)
+    return _free(entrance, path, mode, group)
 
 
-def _free(path: Path, mode: int, group: str | None) -> Diagnosis:
+def _free(entrance: Door, path: Path, mode: int, group: str | None) -> Diagnosis:
     """Judge a path that an agent could serve: whether those it is meant for could call it, and nobody takes it away."""
+    what = _name(entrance)
     if group is not None and not group_exists(group):
         return failed(f"there is no group {group}", fix=f"groupadd --system {group}", reason=SocketDenied.reason)
     folder = path.parent.stat()
     if folder.st_mode & stat.S_IWOTH and not folder.st_mode & stat.S_ISVTX:
         return warning(
-            f"everybody may remove files from {path.parent}, the socket too",
-            fix=f"chmod o-w {path.parent}, or let the socket lie in /run/lightkeeper",
+            f"everybody may remove files from {path.parent}, the {what} too",
+            fix=f"chmod o-w {path.parent}, or let the {what} lie in /run/lightkeeper",
             facts={"path": path},
         )
-    closed = _closed_folder(path, mode)
+    callers = mode & entrance.callers
+    closed = _closed_folder(path, callers)
     if closed is not None:
         return warning(
-            f"the socket's mode {mode:04o} lets others call, and {closed} does not let them through",
-            fix=f"chmod {'g' if not mode & stat.S_IWOTH else 'go'}+x {closed}",
+            f"the {what}'s mode {mode:04o} lets others call, and {closed} does not let them through",
+            fix=f"chmod {'g' if not callers & stat.S_IRWXO else 'go'}+x {closed}",
             facts={"path": path},
         )
     return ok(
@@ -78,25 +82,57 @@ def _stale(error: SocketStale) -> Diagnosis:
     )
 
 
-def _served(path: Path, models: Callable[[], int]) -> Diagnosis:
-    found = path.lstat()
-    facts = {"path": path, "mode": f"{stat.S_IMODE(found.st_mode):04o}", "owner": found.st_uid, "group": found.st_gid}
-    if not os.access(path, os.W_OK):
-        return warning(
-            f"an agent serves {path}, and you may not call it",
-            fix="set lightkeeper_socket_mode to 0660 and lightkeeper_socket_group to a group that you are in",
-            facts=facts,
-        )
+def _served(entrance: Door, path: Path, mode: int, models: Callable[[], int]) -> Diagnosis:
+    facts = _rights(path)
+    if entrance.token is None and not os.access(path, os.W_OK):
+        return _not_yours(path)
     try:
         count = models()
+    except AgentUnreachable as error:
+        if entrance.token is None:
+            return refused(error)
+        return warning(
+            f"{path} tells of an agent that has ended: another program listens on its port",
+            fix="start the agent with -f, as its service does",
+            reason=SocketStale.reason,
+            facts=facts,
+        )
     except AgentError as error:
         return refused(error)
+    if entrance.token is not None and int(facts["mode"], 8) & ~mode & entrance.callers:
+        return warning(
+            f"{path} has the mode {facts['mode']}, which lets more callers in than the configuration's {mode:04o}",
+            fix=f"chmod {mode:04o} {path}, and start the agent again: its token may have been read",
+            facts=facts,
+        )
     return ok(f"an agent serves {path}: {count} models loaded", facts={**facts, "models": count})
 
 
-def _closed_folder(path: Path, mode: int) -> Path | None:
+def _not_yours(path: Path) -> Diagnosis:
+    return warning(
+        f"an agent serves {path}, and you may not call it",
+        fix="set lightkeeper_socket_mode to 0660 and lightkeeper_socket_group to a group that you are in",
+        facts=_rights(path),
+    )
+
+
+def _is_unreadable(entrance: Door) -> bool:
+    return entrance.token is not None and entrance.path.is_file() and not os.access(entrance.path, os.R_OK)
+
+
+def _rights(path: Path) -> dict[str, str]:
+    found = path.lstat()
+    mode = f"{stat.S_IMODE(found.st_mode):04o}"
+    return {"path": str(path), "mode": mode, "owner": str(found.st_uid), "group": str(found.st_gid)}
+
+
+def _name(entrance: Door) -> str:
+    return "socket" if entrance.token is None else "file"
+
+
+def _closed_folder(path: Path, callers: int) -> Path | None:
     """Return a folder above the socket that keeps those out whom the socket's mode lets in, the highest first."""
-    needed = (stat.S_IXGRP if mode & stat.S_IWGRP else 0) | (stat.S_IXOTH if mode & stat.S_IWOTH else 0)
+    needed = (stat.S_IXGRP if callers & stat.S_IRWXG else 0) | (stat.S_IXOTH if callers & stat.S_IRWXO else 0)
     for folder in reversed(path.parents):
         if folder.stat().st_mode & needed != needed and not (needed == stat.S_IXGRP and _open_to_all(folder)):
             return folder

@@ -5,58 +5,20 @@ other module of the agent imports what only one of them has, but for the Unix so
 it). `docs/windows.md` tells which guarantees differ.
 """
 
+# ruff: noqa: F403, F405  # the names are listed once, below; tests/test_portable.py sees to it that each system has them
+
 from __future__ import annotations
 
 import sys
 
 if sys.platform == "win32":
-    from lightkeeper.system.windows import (
-        FILE_FLAGS,
-        HAS_MODES,
-        HAS_UNIX_SOCKETS,
-        NO_WAITING,
-        Folder,
-        FolderLock,
-        block_endings,
-        call_at_endings,
-        group_exists,
-        groups_of,
-        lock_file,
-        lock_folder,
-        opened,
-        set_mode,
-        sync_content,
-        sync_file,
-        sync_folder,
-        user_id,
-        wait_for_folder,
-        write_private,
-    )
+    from lightkeeper.system.windows import *
 else:
-    from lightkeeper.system.posix import (
-        FILE_FLAGS,
-        HAS_MODES,
-        HAS_UNIX_SOCKETS,
-        NO_WAITING,
-        Folder,
-        FolderLock,
-        block_endings,
-        call_at_endings,
-        group_exists,
-        groups_of,
-        lock_file,
-        lock_folder,
-        opened,
-        set_mode,
-        sync_content,
-        sync_file,
-        sync_folder,
-        user_id,
-        wait_for_folder,
-        write_private,
-    )
+    from lightkeeper.system.posix import *
 
 __all__ = [
+    "AGENT_SERVES_DEFAULT",
+    "DEFAULT_ADDRESS",
     "FILE_FLAGS",
     "HAS_MODES",
     "HAS_UNIX_SOCKETS",
@@ -70,6 +32,7 @@ __all__ = [
     "lock_file",
     "lock_folder",
     "opened",
+    "quoted",
     "set_mode",
     "sync_content",
     "sync_file",

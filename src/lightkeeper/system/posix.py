@@ -6,6 +6,7 @@ import fcntl
 import grp
 import os
 import pwd
+import shlex
 import signal
 import stat
 import sys
@@ -27,6 +28,12 @@ HAS_MODES = True
 """Whether a file's mode says who may do what with it."""
 
 HAS_UNIX_SOCKETS = True
+
+DEFAULT_ADDRESS = "/tmp/agent.sock"  # noqa: S108  # the old agent's customary path
+"""Where commands look for an agent that they are told nothing of."""
+
+AGENT_SERVES_DEFAULT = False
+"""Whether an agent that is told nothing serves that address; its folder is everybody's, so it must be told."""
 
 _FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _ENDINGS = (signal.SIGTERM, signal.SIGINT)
@@ -171,6 +178,11 @@ def group_exists(name: str) -> bool:
     except KeyError:
         return False
     return True
+
+
+def quoted(word: str) -> str:
+    """Return a word as a shell takes it whole."""
+    return shlex.quote(word)
 
 
 def block_endings() -> None:

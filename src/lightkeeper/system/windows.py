@@ -32,6 +32,14 @@ HAS_MODES = False
 HAS_UNIX_SOCKETS = False
 """The system has them; Python and gRPC have not."""
 
+_LOCAL_DATA = os.environ.get("LOCALAPPDATA") or os.path.expanduser(r"~\AppData\Local")  # noqa: PTH111  # never raises
+
+DEFAULT_ADDRESS = str(Path(_LOCAL_DATA) / "lightkeeper" / "agent.endpoint")
+"""Where commands look for an agent that they are told nothing of."""
+
+AGENT_SERVES_DEFAULT = True
+"""Whether an agent that is told nothing serves that address; it lies in a folder of its own user's."""
+
 _LOCK_LOOK_SECONDS = 0.05
 _LOCKED_BYTE = 1 << 30
 """Locks are mandatory here: the byte lies past the end, so that what the file holds can be read all the same."""
@@ -245,6 +253,13 @@ def groups_of(user: int) -> set[int]:  # noqa: ARG001  # nobody has a number to 
 def group_exists(name: str) -> bool:  # noqa: ARG001  # no group is one that a file could be given to
     """Tell that there is no such group: files here belong to none."""
     return False
+
+
+def quoted(word: str) -> str:
+    """Return a word as a program takes it whole; `%` and `^` mean to cmd what they mean."""
+    import subprocess
+
+    return subprocess.list2cmdline([word])
 
 
 def block_endings() -> None:

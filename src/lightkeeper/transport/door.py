@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import secrets
 import shutil
+import socket
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -26,6 +28,10 @@ from lightkeeper.transport.endpoint import Endpoint
 OWNER_ONLY = 0o600
 TOKEN_BYTES = 32
 
+_PROBE_SECONDS = 2.0
+
+log = logging.getLogger(__name__)
+
 
 class Door(Protocol):
     """What lies at the agent's address, from its claim to its removal."""
@@ -37,6 +43,13 @@ class Door(Protocol):
     @property
     def token(self) -> str | None:
         """What every call must carry, or None where the file's rights alone let callers in."""
+
+    @property
+    def callers(self) -> int:
+        """The bits of the file's mode that let callers in: the owner's, the group's and everybody's."""
+
+    def look(self) -> None:
+        """Raise the `SocketError` that `claim` would without force; make, take and remove nothing."""
 
     def claim(self, *, force: bool) -> str:
         """Check that the path can be served and return the address for a server to bind to. Raises a `SocketError`.
@@ -71,25 +84,52 @@ class EndpointFile:
     Invariant: from `claim` to `remove` a lock file beside it is locked, and its content is there whole or not at all.
     """
 
-    def __init__(self, path: Path, *, mode: int = OWNER_ONLY, group: str | None = None) -> None:
-        """Take the path, the file's mode (calling needs the right to read) and the group that shall own it."""
+    callers = 0o444
+
+    def __init__(
+        self, path: Path, *, mode: int = OWNER_ONLY, group: str | None = None, has_modes: bool = HAS_MODES
+    ) -> None:
+        """Take the path, the file's mode (calling needs the right to read) and the group that shall own it.
+
+        Without modes on this system, neither has an effect, and `publish` says so.
+        """
         self.path = path
         self.token: str | None = secrets.token_hex(TOKEN_BYTES)
         self._mode = mode
         self._group = group
+        self._has_modes = has_modes
         self._lock: int | None = None
         self._published: bytes | None = None
 
+    def look(self) -> None:
+        """See `Door.look`. Whether an agent serves is told by the port: a look at the lock would take it."""
+        try:
+            self._require_folder()
+            if not os.access(self.path.parent, os.W_OK | os.X_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            found = self._left_there()
+        except OSError as error:
+            raise self._denied(error) from error
+        if found is None:
+            return
+        try:
+            socket.create_connection((endpoint.HOST, found.port), _PROBE_SECONDS).close()
+        except OSError as error:
+            raise self._stale() from error
+        raise SocketInUse(f"another process serves {self.path}", path=self.path)
+
     def claim(self, *, force: bool) -> str:
         """See `Door.claim`."""
-        if not self.path.parent.is_dir():
-            raise SocketFolderMissing(f"{self.path.parent} is not a folder", path=self.path)
         try:
+            self._require_folder()
             lock = self.path.with_name(f".{self.path.name}.lock")
             self._lock = os.open(lock, os.O_RDWR | os.O_CREAT | FILE_FLAGS, OWNER_ONLY)
             if not lock_file(self._lock):
                 raise SocketInUse(f"another process serves {self.path}", path=self.path)
-            self._clear(force=force)
+            if self._left_there() is not None:
+                if not force:
+                    raise self._stale()
+                self.path.unlink()
         except OSError as error:
             raise self._denied(error) from error
         return f"{endpoint.HOST}:0"
@@ -100,10 +140,7 @@ class EndpointFile:
         beside = self.path.with_name(f".{self.path.name}.{secrets.token_hex(4)}")
         try:
             write_private(beside, content)
-            if self._group:
-                shutil.chown(beside, group=self._group)
-            if HAS_MODES:
-                beside.chmod(self._mode)
+            self._set_rights(beside)
             beside.replace(self.path)
             self._published = content
         except LookupError as error:
@@ -124,14 +161,32 @@ class EndpointFile:
             os.close(self._lock)
             self._lock = None
 
-    def _clear(self, *, force: bool) -> None:
-        if not os.path.lexists(self.path):
+    def _set_rights(self, file: Path) -> None:
+        if self._has_modes:
+            if self._group:
+                shutil.chown(file, group=self._group)
+            file.chmod(self._mode)
             return
-        if not self.path.is_file() or endpoint.read(self.path) is None:
+        given = {"lightkeeper_socket_mode": self._mode != OWNER_ONLY, "lightkeeper_socket_group": bool(self._group)}
+        without_effect = [key for key, is_given in given.items() if is_given]
+        if without_effect:
+            log.warning("socket_rights_without_effect", extra={"address": str(self.path), "keys": without_effect})
+
+    def _require_folder(self) -> None:
+        if not self.path.parent.is_dir():
+            raise SocketFolderMissing(f"{self.path.parent} is not a folder", path=self.path)
+
+    def _left_there(self) -> Endpoint | None:
+        """Return what an agent's file at the path tells, or None where nothing lies there. Raises `OSError` too."""
+        if not os.path.lexists(self.path):
+            return None
+        found = endpoint.read(self.path) if self.path.is_file() else None
+        if found is None:
             raise SocketPathExists(f"something that is no agent's file lies at {self.path}", path=self.path)
-        if not force:
-            raise SocketStale(f"the file of an agent that has ended lies at {self.path}", path=self.path)
-        self.path.unlink()
+        return found
+
+    def _stale(self) -> SocketStale:
+        return SocketStale(f"the file of an agent that has ended lies at {self.path}", path=self.path)
 
     def _denied(self, error: OSError) -> SocketDenied:
         cause = os.strerror(error.errno) if error.errno else str(error)

@@ -24,6 +24,7 @@ HOST = "127.0.0.1"
 AUTHORIZATION = "authorization"
 
 _LIMIT_BYTES = 4096
+_PORT_LIMIT = 65535
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +79,7 @@ def read(path: Path) -> Endpoint | None:
         return None
     if host != HOST or not port.isdecimal() or not isinstance(token, str) or not token.isascii():
         return None
-    return Endpoint(int(port), token)
+    return Endpoint(int(port), token) if int(port) <= _PORT_LIMIT else None
 
 
 def _as_bytes(value: str | bytes) -> bytes:

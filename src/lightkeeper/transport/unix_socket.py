@@ -52,6 +52,8 @@ def path_of(address: str) -> Path:
 class SocketFile:
     """The socket file of one agent, from its claim to its removal."""
 
+    callers = 0o222
+
     def __init__(self, path: Path, *, mode: int = 0o600, group: str | None = None) -> None:
         """Take the path, the file's mode (connecting needs the write bit) and the group that shall own it."""
         self.path = path
@@ -61,6 +63,13 @@ class SocketFile:
         self._folder: int | None = None
         self._staging = f".lightkeeper-{secrets.token_hex(4)}"
         self._inode: int | None = None
+
+    def look(self) -> None:
+        """Raise the `SocketError` that `claim` would without force; make, take and remove nothing."""
+        try:
+            self.claim(force=False)
+        finally:
+            self.remove()
 
     def claim(self, *, force: bool) -> str:
         """Check that the path can be served and return the address for a server to bind to.
