@@ -1,6 +1,7 @@
 """A small Debian of the oldest release that can be had: where archives are tried, and whose C++ library they carry.
 
-debootstrap makes it, from the mirror that debootstrap knows; it needs root's rights, and is kept in `build/`.
+debootstrap makes it, from the mirror that debootstrap knows; it needs root's rights, and is kept in `build/`: one folder
+for each set of packages that it was made with.
 """
 
 from __future__ import annotations
@@ -15,14 +16,17 @@ from release.platforms import Platform
 
 ROOT = Path(__file__).resolve().parent.parent
 SUITE = "bullseye"
+SYSTEMD = ("systemd-sysv", "dbus")
+"""The packages that make a root one that boots."""
+
 CPP_LIBRARIES = ("libgcc_s.so.1", "libstdc++.so.6")
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
-def root_of(platform: Platform) -> Path | None:
-    """Return the root folder for a platform, made once; None where it cannot be made here."""
+def root_of(platform: Platform, include: tuple[str, ...] = ()) -> Path | None:
+    """Return the root folder for a platform, with more packages, made once; None where it cannot be made here."""
     architecture = _ARCHITECTURES[platform.machine]
-    folder = ROOT / "build" / "debian" / f"{SUITE}-{architecture}"
+    folder = ROOT / "build" / "debian" / "-".join((SUITE, architecture, *include))
     if folder.is_dir():
         return folder
     if os.geteuid() != 0 or shutil.which("debootstrap") is None:
@@ -30,7 +34,9 @@ def root_of(platform: Platform) -> Path | None:
     making = folder.with_name(f".{folder.name}")
     shutil.rmtree(making, ignore_errors=True)
     making.parent.mkdir(parents=True, exist_ok=True)
-    options = ("--foreign", "--variant=minbase", f"--arch={architecture}")
+    options = ["--foreign", "--variant=minbase", f"--arch={architecture}"]
+    if include:
+        options.append(f"--include={','.join(include)}")
     with (ROOT / "build" / "debian" / "debootstrap.log").open("wb") as log:
         subprocess.run(["debootstrap", *options, SUITE, making], check=True, stdout=log, stderr=log)
         if platform.machine == this.machine():  # else only its files are used, and nothing of it is run

@@ -549,6 +549,23 @@ print(time.process_time() - before)
     assert float(done.stdout) < 0.4  # twenty pauses of 50 ms spent spinning would be a whole second
 
 
+def test_a_session_leaves_nothing_in_the_users_home(tmp_path: Path) -> None:
+    """ONNX Runtime's telemetry, which would keep an id of the device there, never starts."""
+    (tmp_path / "model.onnx").write_bytes(models.doubled())
+    (tmp_path / "home").mkdir()
+    program = """
+import sys
+from pathlib import Path
+from lightkeeper.runtimes.base import RuntimeOptions
+from lightkeeper.runtimes.onnx import OnnxRuntime
+OnnxRuntime(RuntimeOptions(threads=1)).open(Path(sys.argv[1], "model.onnx"))
+"""
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, check=True, text=True, env={"HOME": str(tmp_path / "home")})
+    assert list((tmp_path / "home").rglob("*")) == []
+    assert done.stderr == ""
+
+
 def test_onnxruntime_is_not_imported_before_a_model_is_opened() -> None:
     """Making the runtime costs a starting agent next to nothing."""
     program = """

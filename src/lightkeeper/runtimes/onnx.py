@@ -6,6 +6,7 @@ outputs the local API can carry, and what ONNX Runtime's errors mean to the agen
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -141,6 +142,7 @@ class OnnxSession:
 
 def library() -> ModuleType:
     """Return `onnxruntime`, silent and without telemetry."""
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # read by the import, which else leaves a device's id in the user's home
     import onnxruntime
 
     onnxruntime.set_default_logger_severity(LOG_FATAL)
