@@ -1,7 +1,7 @@
 """A small Debian of the oldest release that can be had: where archives are tried, and whose C++ library they carry.
 
-debootstrap makes it, from the mirror that debootstrap knows; it needs root's rights, and is kept in `build/`: one folder
-for each set of packages that it was made with.
+debootstrap makes it, from the mirror that debootstrap knows; it needs root's rights, and is kept in `build/`, a folder
+for each set of packages.
 """
 
 from __future__ import annotations
