@@ -126,6 +126,12 @@ def test_without_control_groups_the_systems_memory_decides(tmp_path: Path) -> No
     assert available_memory_bytes(root=tmp_path) == pytest.approx(psutil.virtual_memory().available, rel=0.1)
 
 
+def test_the_kernels_own_figure_is_taken(tmp_path: Path) -> None:
+    """In kibibytes, among others."""
+    meminfo = "MemTotal:       16000 kB\nMemFree:          10 kB\nMemAvailable:    3000 kB\nSwapTotal: 0 kB\n"
+    assert available_memory_bytes(root=tree(tmp_path, {"proc/meminfo": meminfo})) == 3000 * 1024
+
+
 def test_a_v2_limit_leaves_what_is_not_used(tmp_path: Path) -> None:
     """File cache that the kernel can drop counts as room; active cache does not."""
     stat = f"anon {40 * MIB}\nfile {30 * MIB}\ninactive_file {20 * MIB}\nactive_file {10 * MIB}\n"

@@ -1057,6 +1057,13 @@ class LedgerMissing(CommandError):
     next_step = "give the agent's configuration with -c, or its state folder with --state, as the agent's user"
 
 
+class LedgerUnreadable(CommandError):
+    """The ledger of captures cannot be reached, as by another user than the agent's."""
+
+    reason = "LEDGER_UNREADABLE"
+    next_step = "ask as the agent's user, such as with sudo -u"
+
+
 class CaptureUnknown(CommandError):
     """The ledger has no capture of this id: never accepted, or forgotten since."""
 

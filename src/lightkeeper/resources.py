@@ -48,10 +48,17 @@ def available_memory_bytes(*, root: Path = ROOT) -> int:
     The least of what the system calls available and, for each control group, its limit less what it uses; the file
     cache that the kernel can drop counts as available.
     """
-    import psutil
-
     rooms = [room for group in _groups(root, "memory") if (room := group.memory_room_bytes()) is not None]
-    return max(0, min([psutil.virtual_memory().available, *rooms]))
+    return max(0, min([_system_available_bytes(root), *rooms]))
+
+
+def _system_available_bytes(root: Path) -> int:
+    words = _words(root / "proc/meminfo")
+    if "MemAvailable:" in words:
+        return int(words[words.index("MemAvailable:") + 1]) * 1024
+    import psutil  # takes a megabyte of memory itself
+
+    return int(psutil.virtual_memory().available)
 
 
 def settle_memory() -> None:

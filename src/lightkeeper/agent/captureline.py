@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
+from lightkeeper import paths
 from lightkeeper.agent import cloud
 from lightkeeper.capture.delivery import Delivery
 from lightkeeper.capture.disk import DiskSink
@@ -35,6 +36,7 @@ from lightkeeper.config import Config, Provider
 from lightkeeper.config.values import WhenFull
 from lightkeeper.errors import AgentError
 from lightkeeper.providers.base import Provider as CloudProvider
+from lightkeeper.system import file_url
 
 UPKEEP_SECONDS = 1.0
 JOIN_SECONDS = 2.0
@@ -113,7 +115,7 @@ class CaptureLine:
 
     def _root(self) -> str:
         config = self._config
-        return f"s3://{config.bucket}" if config.captures_to_cloud else self._disk_path().as_uri()
+        return f"s3://{config.bucket}" if config.captures_to_cloud else file_url(self._disk_path())
 
     def _disk_path(self) -> Path:
         """Return where captures lie that stay on the disk; the configuration names it wherever they do."""
@@ -166,11 +168,12 @@ class CaptureLine:
         """Return why captures could never be delivered as configured, or None."""
         if self._config.captures_to_cloud:
             return self._cloud_fault
-        nearest = self._disk_path()
-        while not nearest.exists() and nearest != nearest.parent:
-            nearest = nearest.parent
-        if not nearest.is_dir():
-            return f"{nearest} is not a folder"
+        try:
+            nearest = paths.nearest(self._disk_path())
+            if not paths.is_folder(nearest):
+                return f"{nearest} is not a folder"
+        except OSError as error:
+            return f"{self._disk_path()} cannot be reached: {error.strerror}"
         if not os.access(nearest, os.W_OK | os.X_OK):
             return f"{nearest} cannot be written by this user"
         return None

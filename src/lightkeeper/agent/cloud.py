@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import time
 from collections.abc import Mapping
 from enum import StrEnum
@@ -108,21 +107,21 @@ class Report:
     """Makes the heartbeats' content."""
 
     def __init__(self, models: Models, captures: Captures, deployments: Deployments | None, starts: Starts) -> None:
-        import psutil
-
         self._models = models
         self._captures = captures
         self._deployments = deployments
         self._starts = starts
-        self._process = psutil.Process(os.getpid())
-        self._process.cpu_percent()  # the first answer counts from here
+        self._reported = time.monotonic(), time.process_time()
 
     def __call__(self) -> Heartbeat:
-        """Return a report of now."""
+        """Return a report of now; the processor's use is that since the last one."""
+        import psutil
+
         now = time.time()
-        with self._process.oneshot():
-            cpu_percent = self._process.cpu_percent()
-            resident_mib = self._process.memory_info().rss / MIB
+        before, used_before = self._reported
+        after, used = self._reported = time.monotonic(), time.process_time()
+        cpu_percent = 100 * (used - used_before) / max(after - before, 1e-3)
+        resident_mib = psutil.Process().memory_info().rss / MIB
         metrics = {
             "Startups": self._starts.starts,
             "Crashes": self._starts.crashes,

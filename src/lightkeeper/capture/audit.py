@@ -16,9 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lightkeeper import paths
 from lightkeeper.capture.ledger import BATCH_OF, FORMAT_VERSION, State, state_in
 from lightkeeper.capture.recovery import DATABASE, PAYLOADS
-from lightkeeper.errors import LedgerMissing, SpoolBroken, SpoolTooNew
+from lightkeeper.errors import LedgerMissing, LedgerUnreadable, SpoolBroken, SpoolTooNew
+from lightkeeper.system import file_url
 
 SETTLE_SECONDS = 1.0
 """How long a file may be without its row, or a row without its file, before it counts."""
@@ -73,12 +75,15 @@ class LedgerReader:
     """Reads the ledger in a spool's folder."""
 
     def __init__(self, folder: Path, *, sleep: Callable[[float], None] = time.sleep) -> None:
-        """Take the spool's folder. Raises `LedgerMissing` where no ledger is there."""
+        """Take the spool's folder. Raises `LedgerMissing` or `LedgerUnreadable`."""
         self._path = folder / DATABASE
         self._payloads = folder / PAYLOADS
         self._sleep = sleep
-        if not self._path.is_file():
-            raise LedgerMissing(f"there is no ledger in {folder}", folder=folder)
+        try:
+            if not paths.is_file(self._path):
+                raise LedgerMissing(f"there is no ledger in {folder}", folder=folder)
+        except OSError as error:
+            raise LedgerUnreadable(f"{self._path} cannot be reached: {error.strerror}", file=self._path) from error
 
     def audit(self) -> Audit:
         """Count everything. Raises `SpoolBroken` where the ledger cannot be read."""
@@ -158,7 +163,7 @@ class LedgerReader:
     def _snapshot(self) -> Iterator[sqlite3.Connection]:
         """Give a view of the ledger that does not change while it is looked at."""
         try:
-            database = sqlite3.connect(f"{self._path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
+            database = sqlite3.connect(f"{file_url(self._path.absolute())}?mode=ro", uri=True, isolation_level=None)
             try:
                 database.execute("PRAGMA busy_timeout = 5000")
                 ((version,),) = database.execute("PRAGMA user_version")

@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from lightkeeper import paths
 from lightkeeper.errors import AgentError, SpoolBroken, SpoolDiskFull, SpoolTooNew
 from lightkeeper.system import sync_file, sync_folder
 
@@ -262,7 +263,11 @@ class Journal:
     def _connect_memory(self) -> sqlite3.Connection:
         """Return a database in memory with what the last clean stop left in the file."""
         memory = _connect(":memory:")
-        if self._path.exists():
+        try:
+            there = paths.exists(self._path)
+        except OSError as error:
+            raise SpoolBroken(f"{self._path} cannot be reached: {error.strerror}", file=self._path) from error
+        if there:
             file = _connect(os.fspath(self._path))
             try:
                 file.backup(memory)

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from lightkeeper import paths
 from lightkeeper.capture.journal import Durability, Journal, is_damage
 from lightkeeper.capture.ledger import FORMAT_VERSION, SCHEMA, State, end_captures
 from lightkeeper.capture.quarantine import Quarantine
@@ -58,7 +59,7 @@ def start(
             raise
         return journal
 
-    if (folder / DAMAGED_MARK).exists():
+    if paths.exists(folder / DAMAGED_MARK):
         _move_aside(folder, quarantine, "it proved damaged while the agent ran")
         (folder / DAMAGED_MARK).unlink()
     try:
@@ -73,7 +74,7 @@ def start(
 def _move_aside(folder: Path, quarantine: Quarantine, cause: str) -> None:
     log.error("spool_damaged", extra={"file": str(folder / DATABASE), "cause": cause})
     for name in (DATABASE, f"{DATABASE}-wal"):
-        if (folder / name).exists():
+        if paths.exists(folder / name):
             quarantine.take(folder / name, why=f"the spool's database is damaged: {cause}")
     for name in (f"{DATABASE}-shm", f"{DATABASE}-journal"):
         (folder / name).unlink(missing_ok=True)

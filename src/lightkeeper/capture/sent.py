@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from sqlite3 import Connection
 
+from lightkeeper import paths
 from lightkeeper.capture.journal import Journal
 
 PRUNE_ROWS = 256
@@ -80,9 +81,9 @@ class SentFiles:
         rows = self._journal.read(
             "SELECT path FROM sent WHERE path > ? ORDER BY path LIMIT ?", self._cursor, PRUNE_ROWS
         )
-        paths = [str(path) for (path,) in rows]
-        self._cursor = paths[-1] if len(paths) == PRUNE_ROWS else ""
-        gone = [(path,) for path in paths if not (folder / path).exists()]
+        known = [str(path) for (path,) in rows]
+        self._cursor = known[-1] if len(known) == PRUNE_ROWS else ""
+        gone = [(path,) for path in known if not paths.exists(folder / path)]
         if gone:
             self._journal.write(lambda database: database.executemany("DELETE FROM sent WHERE path = ?", gone))
 

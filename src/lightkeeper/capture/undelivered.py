@@ -25,6 +25,7 @@ from lightkeeper.capture.quarantine import CAUSE
 from lightkeeper.capture.record import precise_text
 from lightkeeper.capture.sink import Layout
 from lightkeeper.errors import AgentError, DeliveryFailed
+from lightkeeper.system import file_url
 
 DAMAGED_SUFFIX = ".damaged.jsonl"
 
@@ -44,7 +45,7 @@ class Undelivered:
         Raises `DestinationMissing`, `DestinationFull` or `DestinationFaulty` where it cannot be written.
         """
         place = self._folder / f"{batch.closed_ms:015d}-{batch.name}"
-        kept = replace(batch, root=place.as_uri())
+        kept = replace(batch, root=file_url(place))
         sink = DiskSink(place, layout=self._layout, files=self._files, mode=PRIVATE_FILE, folder_mode=PRIVATE_FOLDER)
         damaged = [capture for capture in captures if not self._is_whole(kept, capture)]
         whole = [capture for capture in captures if capture not in damaged]

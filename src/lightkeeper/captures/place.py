@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 from urllib.parse import unquote
 
+from lightkeeper import paths
 from lightkeeper.errors import CapturesMissing, CapturesUnreadable, PayloadUnreadable
 from lightkeeper.system import FILE_FLAGS, NO_WAITING
 
@@ -55,7 +56,13 @@ class Folder:
     """A folder of batches, at any depth, or a single batch's file. Folders with a name like `.this` are passed over."""
 
     def __init__(self, path: Path) -> None:
-        self._root = path.parent if path.suffix == BATCH_SUFFIX and path.is_file() else path
+        try:
+            if not paths.exists(path):
+                raise CapturesMissing(f"{path} does not exist", path=path)
+            is_batch = path.suffix == BATCH_SUFFIX and paths.is_file(path)
+        except OSError as error:
+            raise CapturesUnreadable(f"{path} cannot be reached: {error.strerror}", path=path) from error
+        self._root = path.parent if is_batch else path
         self._path = path
 
     @property
@@ -71,8 +78,6 @@ class Folder:
         def refuse(error: OSError) -> None:
             raise CapturesUnreadable(f"{error.filename} cannot be listed: {error.strerror}", path=error.filename)
 
-        if not self._path.exists():
-            raise CapturesMissing(f"{self._path} does not exist", path=self._path)
         found = []
         for folder, folders, files in os.walk(self._path, onerror=refuse):
             folders[:] = [name for name in folders if not name.startswith(".")]

@@ -14,7 +14,6 @@ import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from pathlib import Path
 
 from lightkeeper.config import document, model
@@ -159,6 +158,8 @@ def _nearest(name: str, names: list[str]) -> str:
     """Return the known name that this one was probably meant to be, or nothing; prefixes may be left out."""
     if len(name) > SHOWN_CHARACTERS:
         return ""
+    from difflib import get_close_matches
+
     written = {form: known for known in names for form in (_PREFIX.sub("", known), known)}
     full = get_close_matches(name.lower(), written, n=1, cutoff=0.7)
     bare = get_close_matches(_PREFIX.sub("", name.lower()), written, n=1, cutoff=0.6)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from lightkeeper import paths
 from lightkeeper.config.check import Report
 from lightkeeper.config.model import Config, name_of
 from lightkeeper.config.values import Provider
@@ -94,9 +95,9 @@ def file_problem(path: Path) -> str:
     """Return why a file cannot be used, or nothing."""
     where = path.absolute()
     try:
-        if path.is_file():
+        if paths.is_file(path):
             return "" if os.access(path, os.R_OK) else f"names a file that this user cannot read: {where}"
-        return f"names something that is no file: {where}" if path.exists() else f"names no file: {where}"
+        return f"names something that is no file: {where}" if paths.exists(path) else f"names no file: {where}"
     except OSError as error:
         return f"names a file that cannot be reached: {where}: {error.strerror}"
 
@@ -105,18 +106,12 @@ def folder_problem(path: Path) -> str:
     """Return why a folder cannot be written or, where it is missing, made; or nothing."""
     absolute = path.absolute()
     try:
-        present = nearest(path)
-        if not present.is_dir():
+        present = paths.nearest(path)
+        if not paths.is_folder(present):
             return f"needs a folder where a file lies: {present}"
     except OSError as error:
         return f"names a folder that cannot be reached: {absolute}: {error.strerror}"
     return "" if os.access(present, os.W_OK | os.X_OK) else f"needs a folder that this user cannot write to: {present}"
-
-
-def nearest(path: Path) -> Path:
-    """Return a path, or the nearest above it that is there. Raises `OSError`."""
-    absolute = path.absolute()
-    return next(place for place in (absolute, *absolute.parents) if place.exists())
 
 
 def _mode(path: Path) -> int:

@@ -8,9 +8,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from lightkeeper.config.surroundings import folder_problem, nearest
+from lightkeeper.config.surroundings import folder_problem
 from lightkeeper.doctor.diagnosis import Diagnosis, failed, ok, warning
 from lightkeeper.errors import SpoolDiskFull, StateDiskBroken, StateUnusable
+from lightkeeper.paths import nearest
 from lightkeeper.state import LOCK_FILE
 
 MIB = 1024 * 1024

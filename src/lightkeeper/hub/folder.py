@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from lightkeeper import paths
 from lightkeeper.errors import HubFolderInUse, HubFolderUnusable, HubNotRunning
 
 ADDRESSES = "hub.json"
@@ -133,8 +134,11 @@ def database_url(path: Path) -> str:
     """Return the address of the database that the hub in this folder uses. Raises `HubFolderUnusable`."""
     file = path.absolute() / DATABASE
     address = started(path).database
-    if not address and not file.exists():
-        raise HubFolderUnusable(f"there is no hub's database in {path}", folder=path)
+    try:
+        if not address and not paths.exists(file):
+            raise HubFolderUnusable(f"there is no hub's database in {path}", folder=path)
+    except OSError as error:
+        raise HubFolderUnusable(f"{file} cannot be reached: {error.strerror}", folder=path) from error
     return address or f"sqlite:///{file}"
 
 

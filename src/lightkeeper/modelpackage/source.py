@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from lightkeeper import paths
 from lightkeeper.errors import SourceUnusable
 from lightkeeper.modelpackage import manifest, member, onnxfile
 
@@ -35,18 +36,7 @@ def find(path: Path, main: str | None = None) -> Source:
     `main` names the main file of a folder with several `.onnx` files. Links to files are followed: a package has
     none. Raises `SourceUnusable`.
     """
-    if path.is_dir():
-        files = _folder(path)
-        model = main or _only_model(path, files)
-        if model not in files:
-            raise SourceUnusable(f"{path} has no file {model}", folder=path, file=model)
-    elif path.is_file():
-        if main is not None:
-            raise SourceUnusable(f"{path} is a file; its main file is itself", file=path)
-        model = path.name
-        files = {model: path}
-    else:
-        raise SourceUnusable(f"{path} is neither a file nor a folder", path=path)
+    model, files = _found(path, main)
     if not model.endswith(".onnx"):
         raise SourceUnusable(f"{model} does not end in .onnx, the one format that can be packaged", file=model)
     for location in onnxfile.external_data(files[model]):
@@ -59,6 +49,25 @@ def find(path: Path, main: str | None = None) -> Source:
         if fault:
             raise SourceUnusable(f"{member.shown(name)!r} {fault}", file=member.shown(name))
     return Source(model, ONNX, files)
+
+
+def _found(path: Path, main: str | None) -> tuple[str, dict[str, Path]]:
+    """Return the name of the main file at a path, and the files there by name."""
+    try:
+        is_folder, is_file = paths.is_folder(path), paths.is_file(path)
+    except OSError as error:
+        raise SourceUnusable(f"{path} cannot be reached: {error.strerror}", path=path) from error
+    if is_folder:
+        files = _folder(path)
+        model = main or _only_model(path, files)
+        if model not in files:
+            raise SourceUnusable(f"{path} has no file {model}", folder=path, file=model)
+        return model, files
+    if not is_file:
+        raise SourceUnusable(f"{path} is neither a file nor a folder", path=path)
+    if main is not None:
+        raise SourceUnusable(f"{path} is a file; its main file is itself", file=path)
+    return path.name, {path.name: path}
 
 
 def _folder(folder: Path) -> dict[str, Path]:

@@ -27,6 +27,7 @@ __all__ = [
     "FolderLock",
     "block_endings",
     "call_at_endings",
+    "file_url",
     "group_exists",
     "groups_of",
     "lock_file",

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
+from urllib.parse import quote_from_bytes
 
 assert sys.platform != "win32"  # noqa: S101  # tells the type checker whose functions there are
 
@@ -178,6 +179,11 @@ def group_exists(name: str) -> bool:
     except KeyError:
         return False
     return True
+
+
+def file_url(path: Path) -> str:
+    """Return the URL of an absolute path. `Path.as_uri` imports an HTTP client and TLS since Python 3.14."""
+    return f"file://{quote_from_bytes(os.fsencode(path))}"
 
 
 def quoted(word: str) -> str:

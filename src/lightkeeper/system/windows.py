@@ -255,6 +255,11 @@ def group_exists(name: str) -> bool:  # noqa: ARG001  # no group is one that a f
     return False
 
 
+def file_url(path: Path) -> str:
+    """Return the URL of an absolute path."""
+    return path.as_uri()
+
+
 def quoted(word: str) -> str:
     """Return a word as a program takes it whole; `%` and `^` mean to cmd what they mean."""
     import subprocess

@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
+from lightkeeper import paths
 from lightkeeper.errors import (
     SocketAddressInvalid,
     SocketDenied,
@@ -173,14 +174,14 @@ class EndpointFile:
             log.warning("socket_rights_without_effect", extra={"address": str(self.path), "keys": without_effect})
 
     def _require_folder(self) -> None:
-        if not self.path.parent.is_dir():
+        if not paths.is_folder(self.path.parent):
             raise SocketFolderMissing(f"{self.path.parent} is not a folder", path=self.path)
 
     def _left_there(self) -> Endpoint | None:
         """Return what an agent's file at the path tells, or None where nothing lies there. Raises `OSError` too."""
         if not os.path.lexists(self.path):
             return None
-        found = endpoint.read(self.path) if self.path.is_file() else None
+        found = endpoint.read(self.path) if paths.is_file(self.path) else None
         if found is None:
             raise SocketPathExists(f"something that is no agent's file lies at {self.path}", path=self.path)
         return found

@@ -139,7 +139,7 @@ def predict_reply(outputs: Iterable[Tensor]) -> bytes | Reply:
     parts: list[bytes | memoryview] = []
     response = wire.PredictResponse()
     for tensor in outputs:
-        if len(tensor.data) and memoryview(tensor.data).nbytes >= LARGE_BYTES:
+        if memoryview(tensor.data).nbytes >= LARGE_BYTES:
             parts.append(response.SerializeToString())
             parts += _tensor_parts(tensor)
             response = wire.PredictResponse()
