@@ -178,6 +178,32 @@ def test_a_signal_lets_calls_finish_and_removes_the_socket(start: Starter, slow_
     assert agent.events("agent_stopped")[0]["calls_finished"] is True
 
 
+@pytest.mark.parametrize("prefix", ["", "@"])
+def test_the_service_manager_is_told_when_calls_are_taken_and_when_they_end(
+    start: Starter, tmp_path: Path, prefix: str
+) -> None:
+    """By the words that systemd waits for, at a socket file or at an abstract address."""
+    address = f"{prefix}{tmp_path / 'manager'}"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(address.replace("@", "\0", 1))
+        manager.settimeout(30)
+        process = start(environment={"NOTIFY_SOCKET": address})
+        assert manager.recv(100) == b"READY=1"
+        with Client(process.address) as client:
+            assert client.list_models() == []
+        assert process.stop() == 0
+        assert manager.recv(100) == b"STOPPING=1"
+
+
+def test_a_service_manager_that_is_gone_is_logged_and_keeps_nobody_from_serving(start: Starter, tmp_path: Path) -> None:
+    """The agent was asked to serve, not to report."""
+    process = start(environment={"NOTIFY_SOCKET": str(tmp_path / "gone")}).wait_until_started()
+    with Client(process.address) as client:
+        assert client.list_models() == []
+    assert process.stop() == 0
+    assert [line["word"] for line in process.events("service_manager_unreachable")] == ["READY=1", "STOPPING=1"]
+
+
 def test_a_librarys_thread_does_not_take_the_signal(start: Starter) -> None:
     """Numpy's threads, where the environment asks for some, would end the process as if nobody had cared."""
     agent = start(environment={"OPENBLAS_NUM_THREADS": "4"}).wait_until_started()

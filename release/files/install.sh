@@ -2,17 +2,18 @@
 # Installs this archive below a folder, beside the release that is there, and switches to it once it is seen to start.
 # Asks what it is not told; with --yes, or without a terminal, it takes the defaults.
 set -eu
+umask 022 # here and by chmod: the service's user reads what root unpacked and installs, whatever root's own mask
 
 here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
 version=$(cat "$here/VERSION")
 
-prefix=/opt/lightkeeper user='' socket='' config='' clean='' service=yes ask=yes rollback=no root=''
+prefix=/opt/lightkeeper given_prefix=no user='' socket='' config='' clean='' service=yes ask=yes rollback=no root=''
 
 usage() {
     cat <<TEXT
 usage: install.sh [options]
-  --prefix DIR      where releases live (default $prefix; the old agent's was /opt/aws/sagemaker_edge)
-  --user NAME       the user that the service runs as, made where missing (default lightkeeper)
+  --prefix DIR      where releases live (default that of the service, else $prefix; the old agent's was /opt/aws/sagemaker_edge)
+  --user NAME       the user that the service runs as, made where missing (default that of the service, else lightkeeper)
   --socket PATH     the socket that applications call (default /tmp/agent.sock)
   --config FILE     the agent's configuration (default PREFIX/agent.json)
   --clean-socket    let the service remove a stale socket when it starts (default)
@@ -63,7 +64,15 @@ question() { # text, default -> answer
     answer=${given:-$2}
 }
 
-[ -n "${given_prefix:-}" ] || { question 'Install below which folder?' "$prefix" && prefix=$answer; }
+unit=$root/etc/systemd/system/lightkeeper.service
+installed() { # name -> what the unit that is there says
+    [ ! -f "$unit" ] || sed -n "s/^$1=//p" "$unit"
+}
+
+if [ "$given_prefix" = no ]; then
+    there=$(installed WorkingDirectory)
+    question 'Install below which folder?' "${there:-$prefix}" && prefix=$answer
+fi
 case $prefix in
     /*) ;;
     *) fail "$prefix is no absolute path" "give --prefix a path that starts with /" ;;
@@ -80,11 +89,26 @@ point() { # link, what: set in one step, so that there is always one
     mv -fT "$1.new" "$1"
 }
 
-restart() {
-    [ -z "$root" ] && [ -d /run/systemd/system ] && systemctl is-active --quiet lightkeeper 2>/dev/null || return 0
-    systemctl restart lightkeeper
-    echo "restarted the service lightkeeper"
+write_unit() { # of the release that is current
+    flag='' && [ "$clean" != yes ] || flag=' -f'
+    mkdir -p "${unit%/*}"
+    sed -e "s|@PREFIX@|$prefix|g" -e "s|@USER@|$user|" -e "s|@CLEAN@|$flag|" "$target/current/lightkeeper.service" >"$unit.new"
+    mv -f "$unit.new" "$unit"
+    [ "$runs" = no ] || systemctl daemon-reload
 }
+
+runs=no # what the service does on the system that is running
+[ -n "$root" ] || [ ! -d /run/systemd/system ] || runs=$(systemctl is-active lightkeeper) || true
+
+restart() { # a service that runs, or would; an error where it does not come up
+    case $runs in
+        active | activating) ;;
+        *) return 0 ;;
+    esac
+    systemctl restart lightkeeper && echo "restarted the service lightkeeper"
+}
+
+look="journalctl -u lightkeeper --no-pager -n 20: it says why; the start is tried again every 15 s"
 
 if [ "$rollback" = yes ]; then
     [ -L "$target/previous" ] || fail "there is no release before this one below $target" "install the one you want"
@@ -92,7 +116,12 @@ if [ "$rollback" = yes ]; then
     point "$target/current" "$old"
     point "$target/previous" "$new"
     echo "switched from ${new##*/} back to ${old##*/}"
-    restart
+    if [ "$(installed WorkingDirectory)" = "$prefix" ]; then
+        user=$(installed User)
+        grep -q -- ' -f$' "$unit" && clean=yes
+        write_unit
+        restart || fail "the service does not start with ${old##*/}" "$look"
+    fi
     exit 0
 fi
 
@@ -106,10 +135,11 @@ if [ -z "$root" ] && [ "$machine" = x86_64 ] && [ -r /proc/cpuinfo ]; then
         fail "this processor has no SSE4.2, which numpy and ONNX Runtime need" "use a processor of x86-64-v2: RELEASE_NOTES.md"
 fi
 if [ -z "$user" ] && [ "$service" = yes ]; then
-    question 'Run the service as which user?' lightkeeper && user=$answer
+    there=$(installed User)
+    question 'Run the service as which user?' "${there:-lightkeeper}" && user=$answer
 fi
 if [ -f "$target/agent.env" ]; then
-    [ -n "$clean" ] || { grep -q -- ' -f$' "$root/etc/systemd/system/lightkeeper.service" 2>/dev/null && clean=yes; } || clean=no
+    [ -n "$clean" ] || { grep -qs -- ' -f$' "$unit" && clean=yes; } || clean=no
 else
     [ -n "$clean" ] || { question 'Remove a stale socket when the service starts (yes or no)?' yes && clean=$answer; }
 fi
@@ -127,6 +157,7 @@ free=$(df -Pk "$releases" | awk 'NR == 2 { print $4 }')
 if [ "$here" != "$releases/$version" ]; then
     rm -rf "$releases/.$version.new"
     cp -R "$here" "$releases/.$version.new"
+    chmod -R a+rX "$releases/.$version.new"
     if [ -z "$root" ] && ! "$releases/.$version.new/bin/lightkeeper" --version >/dev/null; then
         rm -rf "$releases/.$version.new"
         fail "the release does not start on this system; nothing was changed" "see RELEASE_NOTES.md for what it needs"
@@ -135,45 +166,62 @@ if [ "$here" != "$releases/$version" ]; then
     mv "$releases/.$version.new" "$releases/$version"
 fi
 
+settings=''
 if [ ! -f "$target/agent.env" ]; then
     sed -e "s|@SOCKET@|${socket:-/tmp/agent.sock}|" -e "s|@CONFIG@|${config:-$prefix/agent.json}|" \
         "$here/agent.env" >"$target/agent.env"
 else
+    settings=$(cat "$target/agent.env")
     [ -z "$socket" ] || sed -i "s|^SOCKET_ADDRESS=.*|SOCKET_ADDRESS=$socket|" "$target/agent.env"
     [ -z "$config" ] || sed -i "s|^AGENT_CONFIG_FILE_PATH=.*|AGENT_CONFIG_FILE_PATH=$config|" "$target/agent.env"
 fi
 
 old=$(readlink "$target/current" 2>/dev/null || true)
+before=$(readlink "$target/previous" 2>/dev/null || true)
 point "$target/current" "releases/$version"
 [ -z "$old" ] || [ "$old" = "releases/$version" ] || point "$target/previous" "$old"
 for part in bin lib docs; do point "$target/$part" "current/$part"; done
+echo "installed $version below $target${old:+; before it: ${old##*/}}"
+
+# --- the service ---------------------------------------------------------------------------------------------------
+
+known() { # whether the system has the user
+    if [ -z "$root" ]; then id "$user" >/dev/null 2>&1; else grep -qs "^$user:" "$root/etc/passwd"; fi
+}
+
+if [ "$service" = yes ]; then
+    if [ -n "$root" ] && [ ! -f "$root/etc/passwd" ]; then
+        echo "make the user $user in $root: it has no list of users yet"
+    elif ! known; then
+        # uninstall.sh knows by the comment whose user it is
+        useradd ${root:+--prefix "$root"} --system --user-group --no-create-home --home-dir /var/lib/lightkeeper \
+            --shell /usr/sbin/nologin --comment 'Lightkeeper, made by install.sh' "$user" ||
+            fail "the user $user cannot be made" "make it, or give --user one that is there"
+        echo "made the user $user"
+    fi
+    write_unit
+    echo "installed the service lightkeeper, run as $user"
+    if ! restart; then
+        if [ "$runs" != active ] || [ -z "$old" ] || [ "$old" = "releases/$version" ]; then
+            fail "the service does not start" "$look"
+        fi
+        point "$target/current" "$old"
+        if [ -n "$before" ]; then point "$target/previous" "$before"; else rm -f "$target/previous"; fi
+        printf '%s\n' "$settings" >"$target/agent.env"
+        write_unit
+        rm -rf "${releases:?}/$version"
+        systemctl restart lightkeeper ||
+            fail "the service starts neither with $version nor, again, with ${old##*/}" "$look"
+        fail "the service does not start with $version; it runs ${old##*/} again" "journalctl -u lightkeeper says why"
+    fi
+fi
+
 for release in "$releases"/*; do
     case releases/${release##*/} in
         "releases/$version" | "$(readlink "$target/previous" 2>/dev/null || true)") ;;
         *) rm -rf "$release" ;;
     esac
 done
-echo "installed $version below $target${old:+; before it: ${old##*/}}"
-
-# --- the service ---------------------------------------------------------------------------------------------------
-
-if [ "$service" = yes ]; then
-    if [ -z "$root" ] && ! id "$user" >/dev/null 2>&1; then
-        useradd --system --user-group --no-create-home --shell /usr/sbin/nologin "$user" ||
-            fail "the user $user cannot be made" "make it, or give --user one that is there"
-        echo "made the user $user"
-    fi
-    flag='' && [ "$clean" != yes ] || flag=' -f'
-    unit=$root/etc/systemd/system/lightkeeper.service
-    mkdir -p "${unit%/*}"
-    sed -e "s|@PREFIX@|$prefix|g" -e "s|@USER@|$user|" -e "s|@CLEAN@|$flag|" "$here/lightkeeper.service" >"$unit.new"
-    mv -f "$unit.new" "$unit"
-    echo "installed the service lightkeeper, run as $user"
-    if [ -z "$root" ] && [ -d /run/systemd/system ]; then
-        systemctl daemon-reload
-        restart
-    fi
-fi
 
 . "$target/agent.env"
 if [ -f "$root$AGENT_CONFIG_FILE_PATH" ]; then

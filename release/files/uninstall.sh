@@ -1,5 +1,5 @@
 #!/bin/sh
-# Removes what install.sh installed. The configuration, agent.env and the agent's state stay, unless --purge is given.
+# Removes what install.sh installed. The configuration, agent.env, the agent's state and its user stay, unless --purge is given.
 set -eu
 
 prefix=/opt/lightkeeper purge=no root=''
@@ -26,17 +26,25 @@ done
 target=$root$prefix
 [ -L "$target/current" ] || fail "no release is installed below $target" "give --prefix the folder that install.sh was given"
 unit=$root/etc/systemd/system/lightkeeper.service
-if [ -f "$unit" ]; then
+user=''
+if [ -f "$unit" ] && grep -qxF "WorkingDirectory=$prefix" "$unit"; then # else it is another installation's
     [ -w "$unit" ] || fail "$unit cannot be removed by $(id -un)" "run with sudo"
-    if [ -z "$root" ] && [ -d /run/systemd/system ]; then
-        systemctl disable --now lightkeeper || true
+    user=$(sed -n 's/^User=//p' "$unit")
+    live=no && [ -n "$root" ] || [ ! -d /run/systemd/system ] || live=yes
+    [ "$live" = no ] || systemctl disable --now lightkeeper || true
+    rm -f "$unit" "${unit%/*}"/*.wants/lightkeeper.service
+    [ "$purge" = no ] || rm -rf "$unit.d"
+    if [ "$live" = yes ]; then
+        systemctl daemon-reload
+        systemctl reset-failed lightkeeper 2>/dev/null || true
     fi
-    rm -f "$unit"
-    [ -n "$root" ] || [ ! -d /run/systemd/system ] || systemctl daemon-reload
 fi
 rm -f "$target/current" "$target/previous" "$target/bin" "$target/lib" "$target/docs"
 rm -rf "$target/releases"
 if [ "$purge" = yes ]; then
     rm -rf "$target/agent.env" "$target/agent.json" "$root/var/lib/lightkeeper"
+    if [ -n "$user" ] && grep -qs "^$user:.*:Lightkeeper, made by install.sh:" "$root/etc/passwd"; then
+        userdel ${root:+--prefix "$root"} "$user" && echo "removed the user $user"
+    fi
 fi
 rmdir "$target" 2>/dev/null && echo "removed $target" || echo "removed the releases; what is yours stays in $target:" "$(ls "$target")"

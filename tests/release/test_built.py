@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import json
 import os
-import platform as this
 import re
 import shutil
-import struct
 import subprocess
 import sys
 import time
@@ -25,19 +23,16 @@ import pytest
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
-from lightkeeper.cli import run
 from release import debian, symbols
-from release.build import Release, build, version_of_commit
-from release.platforms import GLIBC_FLOOR, PLATFORMS, Platform
-from tests.support import models
+from release.build import Release, build
+from release.platforms import GLIBC_FLOOR, PLATFORMS
+from tests.support.archives import DEMO_CAPTURES, demo, expected, here, picture, write_configuration
 
 HERE = Path(__file__).resolve().parent
 EMBED = HERE.parent / "embed"
 MOST_PACKED_BYTES = 60_000_000
 MOST_RESIDENT_BYTES = 100 * 1024 * 1024
 GLIBC = ("ld-linux", "libc.so", "libm.so", "libdl.so", "libpthread.so", "librt.so", "libutil.so")
-CAPTURES = 2  # of the demo's four predictions
-PICTURE = (48, 192)  # what the OCR model takes: height, width
 
 pytestmark = [
     pytest.mark.skipif("LIGHTKEEPER_RELEASE" not in os.environ, reason="minutes long: make test-release"),
@@ -89,56 +84,6 @@ class System:
         self.started.clear()
 
 
-@pytest.fixture(scope="session")
-def release(tmp_path_factory: pytest.TempPathFactory, authority: Path) -> Release:
-    """What is released: this commit, signed by the tests' authority."""
-    return Release(*version_of_commit(), authority=authority, region="test-1")
-
-
-@pytest.fixture(scope="session")
-def built(release: Release, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The archive of this machine's platform."""
-    return build(release, _here(), tmp_path_factory.mktemp("dist"), print)
-
-
-@pytest.fixture(scope="session")
-def device(tmp_path_factory: pytest.TempPathFactory, authority: Path) -> Path:
-    """What a device is given beside the archive: packages, certificates, a picture, and the two configurations."""
-    import rapidocr
-
-    folder = tmp_path_factory.mktemp("device")
-    shutil.copytree(authority / "certs", folder / "certs")
-    source = Path(rapidocr.__file__).parent / "models" / "ch_ppocr_mobile_v2.0_cls_mobile.onnx"
-    (folder / "doubled.onnx").write_bytes(models.doubled())
-    for model, name in ((source, "orientation"), (folder / "doubled.onnx", "doubled")):
-        words = ["--name", name, "--version", "1.0", "--signer", str(authority), "--output", str(folder)]
-        assert run(["package", str(model), *words]) == 0
-    height, width = PICTURE
-    pixels = np.random.default_rng(7).integers(0, 255, height * width * 3, np.uint8)
-    size = (54 + pixels.size, 0, 0, 54, 40, width, height, 1, 24, 0, pixels.size, 0, 0, 0, 0)
-    (folder / "line.bmp").write_bytes(struct.pack("<2sIHHIIiiHHIIiiII", b"BM", *size) + pixels.tobytes())
-    return folder
-
-
-def _here() -> Platform:
-    return next(platform for platform in PLATFORMS.values() if platform.machine == this.machine())
-
-
-def _configuration(system: System, place: str, prefix: Path) -> str:
-    """Write a configuration inside, and return its path there."""
-    keys = {
-        "sagemaker_edge_core_device_name": "cam-1",
-        "sagemaker_edge_core_device_fleet_name": "yard",
-        "sagemaker_edge_core_root_certs_path": f"{place}/certs",
-        "sagemaker_edge_provider_provider": "None",
-        "sagemaker_edge_core_capture_data_disk_path": f"{place}/captures",
-        "sagemaker_edge_core_capture_data_batch_size": 1,
-        "sagemaker_edge_local_data_root_path": f"{place}/state",
-    }
-    (prefix / "agent.json").write_text(json.dumps(keys))
-    return f"{place}/agent.json"
-
-
 def _chroot(root: Path) -> tuple[str, ...]:
     """Return what enters a root with a /proc of its own and the machine's /dev, in namespaces that end with it."""
     script = 'mount -t proc proc "$0/proc" && mount --rbind /dev "$0/dev" && exec chroot "$0" "$@"'
@@ -148,9 +93,9 @@ def _chroot(root: Path) -> tuple[str, ...]:
 @pytest.fixture
 def system(built: Path, device: Path, tmp_path: Path) -> Iterator[System]:
     """A Debian without Python, with the archive unpacked and the device's files in it."""
-    base = debian.root_of(_here())
+    base = debian.root_of(here())
     if base is None:
-        pytest.skip("needs root and debootstrap: apt-get install debootstrap")
+        pytest.fail("needs root and debootstrap: apt-get install debootstrap")
     root = tmp_path / "root"
     subprocess.run(["cp", "-a", str(base), str(root)], check=True)
     shutil.copytree(device, root / "device")
@@ -168,39 +113,6 @@ def _wait_for(path: Path, process: subprocess.Popen[bytes], log: Path) -> None:
         time.sleep(0.05)
 
 
-def _numbers(said: str) -> list[float]:
-    return [float(word) for word in said.strip().splitlines()[-1].split()]
-
-
-def _expected(device: Path) -> np.ndarray:
-    """Return what the model gives for the picture in this process, without Lightkeeper."""
-    import onnxruntime
-    import rapidocr
-
-    source = Path(rapidocr.__file__).parent / "models" / "ch_ppocr_mobile_v2.0_cls_mobile.onnx"
-    session = onnxruntime.InferenceSession(source)
-    outputs: list[np.ndarray] = session.run(None, {"x": _picture(device)})
-    return outputs[0].ravel()
-
-
-def _picture(device: Path) -> np.ndarray:
-    """Return the picture as the example client sends it."""
-    pixels = np.frombuffer((device / "line.bmp").read_bytes(), np.uint8, offset=54).reshape(-1, 3)[:, ::-1]
-    height, width = PICTURE
-    return pixels.astype(np.float32).reshape(1, 3, height, width)
-
-
-def _demo(system: System, device: Path, client: str, name: str) -> None:
-    """Load, describe, predict by bytes and by shared memory, capture; the answers are those of the model alone."""
-    picture = (name, "/device/line.bmp", "x", "48", "192", "3")
-    system.run(client, "LoadModel", "/device/orientation-1.0.tar.gz", name)
-    assert "Input x FLOAT32 [-1, 3, -1, -1]" in system.run(client, "DescribeModel", name)
-    for command in ("Predict", "PredictSHM", "PredictAndCapture", "PredictSHMAndCapture"):
-        said = system.run(client, command, *picture)
-        assert np.allclose(_numbers(said), _expected(device), rtol=1e-3, atol=1e-5), command
-    assert "has been unloaded" in system.run(client, "UnloadModel", name)
-
-
 def test_an_archive_is_installed_used_upgraded_and_removed(system: System, device: Path) -> None:
     """On a Debian without Python, from the unpacked folder to nothing left of it, with the models' true answers."""
     system.run("sh", "-c", "! command -v python3")
@@ -210,13 +122,13 @@ def test_an_archive_is_installed_used_upgraded_and_removed(system: System, devic
     assert "ExecStart=/opt/lightkeeper/bin/sagemaker_edge_agent_binary" in unit
     assert "lightkeeper:" in (system.root / "etc/passwd").read_text()
 
-    _configuration(system, "/device", system.root / "device")
+    write_configuration(system.root / "device", "/device")
     agent = "/opt/lightkeeper/bin/sagemaker_edge_agent_binary"
     process = system.start(agent, "-a", "/device/agent.sock", "-c", "/device/agent.json")
     _wait_for(system.root / "device" / "agent.sock", process, system.root / "agent.log")
-    _demo(system, device, "/opt/lightkeeper/bin/sagemaker_edge_agent_client_example", "orientation")
+    demo(system.run, device, "/opt/lightkeeper/bin/sagemaker_edge_agent_client_example", "orientation")
     deadline = time.monotonic() + 60
-    while len(list((system.root / "device/captures").rglob("*.jsonl"))) < CAPTURES:
+    while len(list((system.root / "device/captures").rglob("*.jsonl"))) < DEMO_CAPTURES:
         assert time.monotonic() < deadline, (system.root / "agent.log").read_text()
         time.sleep(0.1)
     assert '"transport": "native"' in (system.root / "agent.log").read_text()
@@ -242,9 +154,9 @@ def test_an_archive_runs_where_there_is_only_a_c_library(system: System, device:
     bare = tmp_path / "bare"
     for folder in ("proc", "dev", "device"):
         (bare / folder).mkdir(parents=True)
-    base = debian.root_of(_here())
+    base = debian.root_of(here())
     assert base is not None
-    for place in (f"lib/{_here().library_folder}", "lib64", "lib"):
+    for place in (f"lib/{here().library_folder}", "lib64", "lib"):
         for name in GLIBC:
             for library in (base / place).glob(f"{name}*"):
                 (bare / place).mkdir(parents=True, exist_ok=True)
@@ -253,7 +165,7 @@ def test_an_archive_runs_where_there_is_only_a_c_library(system: System, device:
     shutil.copytree(system.root / system.archive.relative_to("/"), bare / "lightkeeper", symlinks=True)
     bare_system = System(bare, _chroot(bare), Path("/lightkeeper"))
     assert "lightkeeper" in bare_system.run("/lightkeeper/bin/lightkeeper", "--version")
-    configuration = _configuration(bare_system, "/device", bare / "device")
+    configuration = write_configuration(bare / "device", "/device")
     process = bare_system.start(
         "/lightkeeper/bin/sagemaker_edge_agent_binary", "-a", "/device/agent.sock", "-c", configuration
     )
@@ -290,7 +202,7 @@ def test_the_archive_keeps_its_promises(built: Path, system: System) -> None:
     assert {"cpython", "openssl", "onnxruntime", "numpy", "h2", "libstdc++6"} <= {part["name"] for part in components}
     assert all(part["licenses"] for part in components)
 
-    _configuration(system, "/device", system.root / "device")
+    write_configuration(system.root / "device", "/device")
     agent = str(system.archive / "bin" / "sagemaker_edge_agent_binary")
     process = system.start(agent, "-a", "/device/agent.sock", "-c", "/device/agent.json")
     _wait_for(system.root / "device" / "agent.sock", process, system.root / "agent.log")
@@ -309,7 +221,7 @@ def _child_of(pid: int, name: str) -> int:
 
 def test_the_same_commit_gives_the_same_archive(built: Path, release: Release, tmp_path: Path) -> None:
     """Built again, byte for byte."""
-    again = build(release, _here(), tmp_path, print)
+    again = build(release, here(), tmp_path, print)
     assert again.read_bytes() == built.read_bytes()
 
 
@@ -345,7 +257,7 @@ def _plain_configuration(folder: Path, device: Path) -> Path:
     folder.mkdir()
     for name in ("certs",):
         shutil.copytree(device / name, folder / name)
-    _configuration(System(folder, (), folder), str(folder), folder)
+    write_configuration(folder, str(folder))
     return folder / "agent.json"
 
 
@@ -379,7 +291,7 @@ def test_a_program_in_c_runs_an_agent(compiled: Compiled, device: Path, tmp_path
 def test_valgrind_finds_no_fault_in_the_library(compiled: Compiled, device: Path, tmp_path: Path) -> None:
     """Neither a wrong access nor memory that it has lost; what Python does by itself does not count."""
     if shutil.which("valgrind") is None:
-        pytest.skip("needs valgrind: apt-get install valgrind")
+        pytest.fail("needs valgrind: apt-get install valgrind")
     configuration = _plain_configuration(tmp_path / "plain", device)
     log = tmp_path / "valgrind.log"
     before = ("valgrind", "--error-limit=no", "--leak-check=full", f"--log-file={log}")
@@ -424,21 +336,21 @@ def test_threads_of_c_share_an_agent_and_are_quicker_than_its_socket(
 
 def test_the_archive_runs_on_the_oldest_processor_it_names(system: System, device: Path, tmp_path: Path) -> None:
     """Under emulation, with the model's true answer: nothing asks for a newer one's instructions."""
-    qemu = shutil.which(f"qemu-{_here().machine}-static")
+    qemu = shutil.which(f"qemu-{here().machine}-static")
     if qemu is None:
-        pytest.skip("needs qemu: apt-get install qemu-user-static")
+        pytest.fail("needs qemu: apt-get install qemu-user-static")
     from lightkeeper.client import Client
     from tests.support.agents import AgentProcess
 
     agent = system.root / system.archive.relative_to("/") / "bin" / "sagemaker_edge_agent_binary"
-    program = (qemu, "-cpu", _here().oldest, str(agent))
+    program = (qemu, "-cpu", here().oldest, str(agent))
     (tmp_path / "socket").mkdir()
     emulated = AgentProcess(tmp_path / "socket", device / "certs", program=program).wait_until_started()
     with Client(emulated.address) as client:
         client.load_model(str(device / "orientation-1.0.tar.gz"), "orientation")
-        (output,) = client.predict("orientation", {"x": _picture(device)}).values()
+        (output,) = client.predict("orientation", {"x": picture(device)}).values()
     assert emulated.stop() == 0
-    assert np.allclose(output.ravel(), _expected(device), rtol=1e-3, atol=1e-5)
+    assert np.allclose(output.ravel(), expected(device), rtol=1e-3, atol=1e-5)
 
 
 def test_the_arm_archive_runs_under_emulation(release: Release, device: Path, tmp_path: Path) -> None:
@@ -446,7 +358,7 @@ def test_the_arm_archive_runs_under_emulation(release: Release, device: Path, tm
     arm, qemu = PLATFORMS["linux-armv8"], shutil.which("qemu-aarch64-static")
     base = debian.root_of(arm)
     if base is None or qemu is None:
-        pytest.skip("needs root, debootstrap and qemu: apt-get install debootstrap qemu-user-static")
+        pytest.fail("needs root, debootstrap and qemu: apt-get install debootstrap qemu-user-static")
     packed = build(release, arm, tmp_path / "dist", print)
     assert packed.stat().st_size <= MOST_PACKED_BYTES
     root = tmp_path / "root"
@@ -458,14 +370,14 @@ def test_the_arm_archive_runs_under_emulation(release: Release, device: Path, tm
     assert symbols.of(archive).glibc <= GLIBC_FLOOR
     system = System(root, (*_chroot(root), f"/{Path(qemu).name}", "-cpu", arm.oldest), Path("/", packed.stem))
     programs = system.archive / "bin"
-    _configuration(system, "/device", root / "device")
+    write_configuration(root / "device", "/device")
     agent = str(programs / "sagemaker_edge_agent_binary")
     process = system.start(agent, "-a", "/device/agent.sock", "-c", "/device/agent.json")
     try:
         _wait_for(root / "device" / "agent.sock", process, root / "agent.log")
-        _demo(system, device, str(programs / "sagemaker_edge_agent_client_example"), "orientation")
+        demo(system.run, device, str(programs / "sagemaker_edge_agent_client_example"), "orientation")
         deadline = time.monotonic() + 60
-        while len(list((root / "device/captures").rglob("*.jsonl"))) < CAPTURES:
+        while len(list((root / "device/captures").rglob("*.jsonl"))) < DEMO_CAPTURES:
             assert time.monotonic() < deadline, (root / "agent.log").read_text()
             time.sleep(0.1)
     finally:

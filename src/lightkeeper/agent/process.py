@@ -16,7 +16,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from lightkeeper import __version__, resources, system
-from lightkeeper.agent import transports
+from lightkeeper.agent import manager, transports
 from lightkeeper.agent.inside import FIRST_POLL_SECONDS, compose
 from lightkeeper.config import Config
 from lightkeeper.config.values import Transport
@@ -89,7 +89,9 @@ class Agent:
             entrance.publish(port)
             inside.start(stack)
             self._report_start(entrance.path, transport, time.monotonic() - started)
+            manager.tell(manager.READY)
             self._stopping.wait()
+            manager.tell(manager.STOPPING)
             log.info("agent_stopping", extra={"grace_seconds": self._config.grace_seconds})
             health.stop_serving()
             finished = server.stop(self._config.grace_seconds, self._hurrying)
