@@ -14,6 +14,7 @@ import signal
 import threading
 import time
 from collections import Counter
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -138,6 +139,6 @@ def waiting(folder: Path) -> int:
     """Return how many captures are not yet where they should be, as the ledger has it."""
     import sqlite3
 
-    with sqlite3.connect(f"file:{folder}/state/spool/spool.db?mode=ro", uri=True) as database:
+    with closing(sqlite3.connect(f"file:{folder}/state/spool/spool.db?mode=ro", uri=True)) as database:
         ((count,),) = database.execute("SELECT COUNT(*) FROM captures WHERE state < 2")
     return int(count)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +97,7 @@ def test_an_audit_that_does_not_add_up_says_what_and_fails(
 ) -> None:
     """Whatever is taken away or twisted in the ledger is found."""
     spool.close()
-    with sqlite3.connect(state / "spool" / "spool.db") as database:
+    with closing(sqlite3.connect(state / "spool" / "spool.db")) as database, database:
         database.execute(tampering)
     database.close()
     assert run(["capture", "audit", "--state", str(state)]) == 1

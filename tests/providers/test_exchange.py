@@ -19,7 +19,7 @@ from lightkeeper.agent import cloud
 from lightkeeper.providers.base import DeviceCertificate
 from lightkeeper.providers.exchange import ANSWER_MAXIMUM_BYTES, THING_HEADER, CredentialExchange
 from tests.support.certificates import AUTHORITY, BEGIN, END, Shape, make
-from tests.support.endpoints import PATH, Endpoint, Tunnel, answered, closed_port, served_by
+from tests.support.endpoints import NAMES, PATH, Endpoint, Tunnel, answered, closed_port, served_by
 
 DAY = timedelta(days=1)
 QUICK_SECONDS = 0.3
@@ -263,6 +263,15 @@ def test_an_endpoint_of_another_authority_is_not_trusted(endpoint: Endpoint, tmp
     fault = refused(endpoint.device(ca=ca), errors.DestinationUntrusted)
     assert fault.facts["ca_file"] == str(ca)
     assert endpoint.requests == []
+
+
+def test_an_authority_that_makes_plain_certificates_is_trusted_on_every_python(tmp_path: Path) -> None:
+    """OpenSSL's own tools leave out the identifiers that Python asks for by default since 3.13."""
+    plain = make("plain", None, Shape(ca=True, uses=("key_cert_sign",), key_identifiers=False))
+    names = ((x509.SubjectAlternativeName(NAMES), False),)
+    server = make("endpoint", plain, Shape(extras=names, key_identifiers=False))
+    with closing(Endpoint(tmp_path, authority=plain, server=server)) as endpoint:
+        assert exchange(endpoint.device(Shape(key_identifiers=False))).credentials().access_key_id == "AK"
 
 
 def test_an_endpoint_of_another_name_is_not_trusted(tmp_path: Path) -> None:

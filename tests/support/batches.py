@@ -12,6 +12,7 @@ from lightkeeper.capture.record import Capture, Part, Payload, Stored, content_t
 from lightkeeper.capture.sink import Layout
 from lightkeeper.capture.spool import Room, Spool
 from lightkeeper.device import DeviceIdentity
+from tests.support.spools import left_open
 
 MIB = 1024 * 1024
 START_MS = 1_767_225_600_000
@@ -55,13 +56,15 @@ def open_spool(
     now_ms: Callable[[], int] = lambda: START_MS,
 ) -> Spool:
     """Open a spool with much room."""
-    return Spool(
-        folder,
-        room=Room(buffer=1000, batch=batch, spool_max_bytes=1024 * MIB, free_floor_bytes=0),
-        root=root,
-        durability=Durability(),
-        files=files or RealFiles(),
-        now_ms=now_ms,
+    return left_open(
+        Spool(
+            folder,
+            room=Room(buffer=1000, batch=batch, spool_max_bytes=1024 * MIB, free_floor_bytes=0),
+            root=root,
+            durability=Durability(),
+            files=files or RealFiles(),
+            now_ms=now_ms,
+        )
     )
 
 

@@ -106,6 +106,21 @@ class Disk(RealFiles):
         return self.free
 
 
+_left_open: list[Spool] = []
+
+
+def left_open(spool: Spool) -> Spool:
+    """Remember a spool that a test may leave as a kill does, and return it."""
+    _left_open.append(spool)
+    return spool
+
+
+def let_go() -> None:
+    """Close what was left open, without what a clean stop does."""
+    while _left_open:
+        _left_open.pop().journal.close(save=False)
+
+
 def open_spool(
     folder: Path,
     *,
@@ -117,14 +132,16 @@ def open_spool(
     root: str = "file:///captures",
 ) -> Spool:
     """Open a spool."""
-    return Spool(
-        folder,
-        room=room,
-        root=root,
-        durability=durability or Durability(),
-        files=disk or Disk(),
-        now_ms=clock or Clock(),
-        keep=keep,
+    return left_open(
+        Spool(
+            folder,
+            room=room,
+            root=root,
+            durability=durability or Durability(),
+            files=disk or Disk(),
+            now_ms=clock or Clock(),
+            keep=keep,
+        )
     )
 
 
