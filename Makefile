@@ -7,6 +7,9 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 STAMP := $(VENV)/.wire
 TOOLS := $(VENV)/.release-tools
+RELEASE_VENV := build/release-venv
+RELEASE_TESTS ?= tests
+RELEASE_SHORT := tests/test_local_api.py tests/test_capture_api.py tests/test_paths.py tests/test_offline.py tests/modelpackage
 WIRE_FILES := wire/Cargo.toml wire/Cargo.lock wire/pyproject.toml $(shell find wire/src wire/python wire/vendor -type f -not -name "*.pyc")
 WHEELS := build/wheels
 WHEEL_TARGETS ?= x86_64-unknown-linux-gnu aarch64-unknown-linux-gnu
@@ -96,6 +99,18 @@ footprint: release ## measure what the archive and the packages cost a device, a
 test-release: wheels  ## build the archives and try them where there is no Python: chroot, C programs, ARM under qemu (root, 15 minutes)
 	LIGHTKEEPER_RELEASE=1 $(BIN)/pytest tests/release tests/embed -rP
 
+$(RELEASE_VENV)/.installed: $(STAMP) release/runtime/go.sum
+	@rm -rf $(RELEASE_VENV)
+	$$($(BIN)/python -m release.python) -m venv --without-pip $(RELEASE_VENV)
+	$(BIN)/python -m pip --python $(RELEASE_VENV)/bin/python install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements/dev.txt
+	$(BIN)/python -m pip --python $(RELEASE_VENV)/bin/python install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@if ls $(WHEELS)/lightkeeper_wire-*.whl >/dev/null 2>&1; then \
+		$(BIN)/python -m pip --python $(RELEASE_VENV)/bin/python install --quiet --disable-pip-version-check --no-deps --no-index --find-links $(WHEELS) lightkeeper-wire; fi
+	@touch $@
+
+test-release-python: $(RELEASE_VENV)/.installed ## run the suite under the archives' own Python (needs go; fifteen minutes; RELEASE_TESTS="FILE …")
+	$(RELEASE_VENV)/bin/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --ignore tests/release $(RELEASE_TESTS)
+
 test-windows: $(TOOLS) ## run the portable tests in a Windows Python under wine (needs wine and go; three minutes)
 	LIGHTKEEPER_WINDOWS=1 $(BIN)/pytest tests/windows -rP
 
@@ -116,6 +131,8 @@ imports: $(STAMP) ## check the direction of imports
 test: lint types imports ## run every check and test; the local API's tests over grpcio too
 	LIGHTKEEPER_TEST_TRANSPORT=grpcio $(BIN)/pytest -q tests/test_local_api.py
 	$(BIN)/pytest -n $(TEST_PROCESSES) --dist loadfile
+	@if command -v go >/dev/null; then $(MAKE) --no-print-directory test-release-python RELEASE_TESTS="$(RELEASE_SHORT)"; \
+	else echo "the archives' own Python: not tried, go is not installed"; fi
 
 bench: $(STAMP)  ## measure the agent beside a bare gRPC server, and write docs/benchmarks.md
 	$(BIN)/python -m bench --write docs/benchmarks.md

@@ -11,7 +11,6 @@ Steps:
 
 from __future__ import annotations
 
-import platform as this
 import shutil
 import subprocess
 import tempfile
@@ -24,7 +23,7 @@ from packageurl import PackageURL
 from lightkeeper.modelpackage.signature import Signer
 from release import archive, bom, bytecode, debian, linked, packages, programs, python, symbols
 from release.bom import Part
-from release.platforms import GLIBC_FLOOR, PLATFORMS, Platform
+from release.platforms import GLIBC_FLOOR, Platform
 
 ROOT = Path(__file__).resolve().parent.parent
 FILES = Path(__file__).with_name("files")
@@ -71,7 +70,7 @@ def build(release: Release, platform: Platform, dist: Path, say: Callable[[str],
         say(f"{platform.name}: packages")
         packages.install(platform, library / "site-packages", wheels=Path(folder) / "wheels", metadata=metadata)
         say(f"{platform.name}: bytecode")
-        bytecode.compile_below(library, _interpreter())
+        bytecode.compile_below(library, python.interpreter())
         parts = [*_runtime_parts(platform, library.name, root), *bom.python_parts(metadata, library / "site-packages")]
         if (library / "site-packages" / "lightkeeper_wire").is_dir():
             parts += bom.crate_parts(platform.machine)
@@ -92,23 +91,11 @@ def build(release: Release, platform: Platform, dist: Path, say: Callable[[str],
     return target
 
 
-def _interpreter() -> Path:
-    """Return the runtime's own interpreter for this machine, which compiles the bytecode of every platform."""
-    folder = ROOT / "build" / "runtime"
-    for platform in PLATFORMS.values():
-        if platform.machine == this.machine():
-            if not folder.is_dir():
-                python.unpack(platform, folder, whole=True)
-            (found,) = (folder / "bin").glob("python3.??")
-            return found
-    raise LookupError(f"no runtime for a {this.machine()} to build with")
-
-
 def _runtime_parts(platform: Platform, library: str, root: Path) -> Iterator[Part]:
     """Yield the parts that are no Python packages; the C++ library is put into its place."""
-    licence = (ROOT / "build" / "runtime" / "lib" / library / "LICENSE.txt").read_text(encoding="utf-8")
+    licence = (python.interpreter().parent.parent / "lib" / library / "LICENSE.txt").read_text(encoding="utf-8")
     yield Part(PackageURL("generic", None, "cpython", python.version()), "PSF-2.0", (("LICENSE.txt", licence),))
-    yield from linked.parts(_interpreter())
+    yield from linked.parts(python.interpreter())
     debian_root = debian.root_of(platform)
     if debian_root is None:
         return

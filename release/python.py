@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import platform as this
+import shutil
 import subprocess
 from collections.abc import Sequence
 from fnmatch import fnmatch
@@ -11,10 +13,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from release.platforms import Platform
+from release.platforms import PLATFORMS, Platform
 
 MODULE = "github.com/kluctl/go-embed-python"
 PINNED = Path(__file__).with_name("runtime")
+BUILD = Path(__file__).resolve().parent.parent / "build"
 _DATA = Path("python", "internal", "data")
 
 LEFT_OUT = (
@@ -70,6 +73,20 @@ def version() -> str:
 
 
 @cache
+def interpreter() -> Path:
+    """Return an interpreter of the runtime for this machine, whole and unpacked once into `build/`."""
+    root = BUILD / f"python-{version()}"
+    if not root.is_dir():
+        (platform,) = (platform for platform in PLATFORMS.values() if platform.machine == this.machine())
+        making = root.with_name(f".{root.name}")
+        shutil.rmtree(making, ignore_errors=True)
+        unpack(platform, making, whole=True)
+        making.rename(root)
+    (found,) = (root / "bin").glob("python3.??")
+    return found
+
+
+@cache
 def _module() -> Path:
     """Return the folder of the runtime's module; Go fetches it once, and checks it against the pinned checksum."""
     told = subprocess.run(
@@ -90,3 +107,7 @@ def _write(source: Path, root: Path, entry: dict[str, Any]) -> None:
     packed = source / f"{name}.gz"
     target.write_bytes(gzip.decompress(packed.read_bytes()) if packed.exists() else (source / name).read_bytes())
     target.chmod(0o755 if entry["perm"] & 0o111 else 0o644)
+
+
+if __name__ == "__main__":
+    print(interpreter())

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -27,9 +29,10 @@ RequestKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519Pri
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> Database:
+def database(tmp_path: Path) -> Iterator[Database]:
     """A new hub's database."""
-    return Database(f"sqlite:///{tmp_path / 'hub.sqlite'}")
+    with closing(Database(f"sqlite:///{tmp_path / 'hub.sqlite'}")) as made:
+        yield made
 
 
 def test_every_process_has_the_same_authorities(tmp_path: Path) -> None:
