@@ -14,6 +14,7 @@ from lightkeeper.captures.place import Folder
 from lightkeeper.config.surroundings import file_problem, folder_problem
 from lightkeeper.errors import AgentError
 from lightkeeper.modelpackage import source
+from tests.support.users import ordinary_user
 
 TOO_LONG = Path("/") / ("x" * 300)
 """The system cannot say what lies there, to root neither."""
@@ -54,3 +55,13 @@ def test_the_configurations_paths_are_told_of_so_too() -> None:
     """Files and folders."""
     assert "cannot be reached" in file_problem(TOO_LONG)
     assert "cannot be reached" in folder_problem(TOO_LONG)
+
+
+def test_what_a_user_may_not_look_at_is_not_called_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A service's captures and ledger, looked at by somebody else."""
+    (tmp_path / "state").mkdir(0o700)
+    tmp_path.chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    for ask in (Folder, LedgerReader):
+        with ordinary_user(), pytest.raises(AgentError, match="cannot be reached: Permission denied"):
+            ask(Path("state") / "captures")

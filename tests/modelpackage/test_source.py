@@ -15,6 +15,7 @@ from onnx.external_data_helper import set_external_data
 
 from lightkeeper.errors import SourceUnusable
 from lightkeeper.modelpackage import onnxfile, source
+from tests.support.users import ordinary_user
 
 
 def external(name: str, location: str) -> TensorProto:
@@ -170,3 +171,14 @@ def test_links_that_cannot_be_followed_are_refused(tmp_path: Path) -> None:
         with pytest.raises(SourceUnusable) as refused:
             source.find(tmp_path / name)
         assert refused.value.facts["file"] == link
+
+
+def test_a_folder_that_may_not_be_listed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rather than left out of the package."""
+    plain(tmp_path / "m" / "model.onnx")
+    (tmp_path / "m" / "labels").mkdir(0o700)
+    for folder in (tmp_path, tmp_path / "m"):
+        folder.chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    with ordinary_user(), pytest.raises(SourceUnusable, match="m/labels cannot be listed: Permission denied"):
+        source.find(Path("m"))

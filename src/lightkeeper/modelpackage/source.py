@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -71,17 +72,22 @@ def _found(path: Path, main: str | None) -> tuple[str, dict[str, Path]]:
 
 
 def _folder(folder: Path) -> dict[str, Path]:
-    files = {}
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder).as_posix()
-        if name.partition("/")[0] in _VERSION_CONTROL:
-            continue
-        if path.is_symlink() and path.is_dir():
-            raise SourceUnusable(f"{name} is a link to a folder; copy the folder itself", file=name)
-        if not path.is_dir():
-            if not path.is_file():
-                raise SourceUnusable(f"{name} is no plain file, or a link that leads nowhere", file=name)
-            files[name] = path
+    def refuse(error: OSError) -> None:
+        raise SourceUnusable(f"{error.filename} cannot be listed: {error.strerror}", folder=folder)
+
+    found = []
+    for place, folders, names in os.walk(folder, onerror=refuse):
+        passed_over = _VERSION_CONTROL if Path(place) == folder else ()
+        folders[:] = [name for name in folders if name not in passed_over]
+        for path in (Path(place, name) for name in sorted(folders)):
+            if path.is_symlink():
+                name = path.relative_to(folder).as_posix()
+                raise SourceUnusable(f"{name} is a link to a folder; copy the folder itself", file=name)
+        found += [Path(place, name) for name in names if name not in passed_over]
+    files = {path.relative_to(folder).as_posix(): path for path in sorted(found)}
+    for name, path in files.items():
+        if not path.is_file():
+            raise SourceUnusable(f"{name} is no plain file, or a link that leads nowhere", file=name)
     return files
 
 

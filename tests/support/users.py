@@ -1,0 +1,23 @@
+"""Being another user for a while, where the tests are root's."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+OTHER_UID = 65534
+
+
+@contextmanager
+def ordinary_user() -> Iterator[None]:
+    """Be a user to whom modes apply; what is opened by now stays open."""
+    if os.geteuid() != 0:
+        pytest.skip("becoming another user needs root")
+    os.seteuid(OTHER_UID)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
