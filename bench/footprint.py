@@ -115,9 +115,8 @@ def page(archive: Path) -> str:
             ),
             ("the archive, packed", archive.stat().st_size / MB, 60, "MB"),
             ("the archive, unpacked", unpacked_bytes / MB, None, "MB"),
-            ("resident memory of the archive's agent, a small model loaded", memory.rss_bytes / 2**20, 100, "MiB"),
-            ("the same in megabytes of a million bytes", memory.rss_bytes / MB, 100, "MB"),
-            ("of it, its proportional share (PSS)", memory.pss_bytes / 2**20, None, "MiB"),
+            ("resident memory of the archive's agent, a small model loaded", memory.rss_bytes / MB, 100, "MB"),
+            ("of it, its proportional share (PSS)", memory.pss_bytes / MB, None, "MB"),
             ("first answer after the start: verified, opened, run", median(answered), 0.6, "s"),
         )
         extras = {extra: installed(folder, extra).total() - alone.total() for extra in EXTRAS}

@@ -31,7 +31,7 @@ from tests.support.archives import DEMO_CAPTURES, demo, expected, here, picture,
 HERE = Path(__file__).resolve().parent
 EMBED = HERE.parent / "embed"
 MOST_PACKED_BYTES = 60_000_000
-MOST_RESIDENT_BYTES = 100 * 1024 * 1024
+MOST_RESIDENT_BYTES = 100_000_000
 GLIBC = ("ld-linux", "libc.so", "libm.so", "libdl.so", "libpthread.so", "librt.so", "libutil.so")
 
 pytestmark = [
