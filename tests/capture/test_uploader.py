@@ -365,14 +365,14 @@ def test_killed_between_any_two_steps_the_bucket_holds_each_capture_once(cloud: 
 
 
 def test_uploads_keep_to_their_bytes_a_second(cloud: Cloud) -> None:
-    """Measured on the real clock: as long as the bytes take at the rate, or a little longer."""
+    """Measured on the real clock: no sooner than the bytes take at the rate; the next test counts the waits."""
     cloud.accept()
     rate = 256 * 1024
     began = time.monotonic()
     cloud.deliver(cloud.sink(pace=cloud.pace(bytes_per_second=rate)))
     took_seconds = time.monotonic() - began
     least_seconds = (len(SMALL) + len(LARGE)) / rate
-    assert least_seconds - 0.3 <= took_seconds < least_seconds + 3
+    assert took_seconds >= least_seconds - 0.3
     expect_everything_once(cloud)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import sys
 
 READY = "READY=1"
 STOPPING = "STOPPING=1"
@@ -18,7 +19,7 @@ log = logging.getLogger(__name__)
 def tell(word: str) -> None:
     """Send a word, if there is a service manager that listens; one that cannot be reached is logged."""
     address = os.environ.get("NOTIFY_SOCKET")
-    if not address:
+    if sys.platform == "win32" or not address:
         return
     if address.startswith("@"):  # a name that is no file
         address = f"\0{address[1:]}"
