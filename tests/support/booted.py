@@ -1,6 +1,6 @@
 """A Debian that is booted: systemd as its first process, in a container of systemd-nspawn.
 
-The container has its own processes, network and mounts, which end with it; it ends with this process.
+The container has its own processes, mounts and, if wanted, network, which end with it; it ends with this process.
 """
 
 from __future__ import annotations
@@ -34,9 +34,13 @@ def lacking() -> str:
 class Machine:
     """A root folder, and the machine that is booted from it."""
 
-    def __init__(self, root: Path, environment: Mapping[str, str] | None = None) -> None:
-        """Take a root with systemd in it, boot it; `environment` is that of commands which are run inside."""
+    def __init__(self, root: Path, environment: Mapping[str, str] | None = None, *, own_network: bool = True) -> None:
+        """Take a root with systemd in it, and boot it.
+
+        `environment` is that of commands which are run inside. Without a network of its own it has this machine's.
+        """
         self.root = root
+        self._network = ("--private-network",) if own_network else ()
         self._environment = {"PATH": PATH, "LC_ALL": "C.UTF-8", **(environment or {})}
         self._console = root.with_name(f"{root.name}.console")
         self._boot()
@@ -87,7 +91,7 @@ class Machine:
     def _boot(self) -> None:
         # without a service manager there is no scope for it to be registered in
         alone = () if Path("/run/systemd/system").is_dir() else ("--register=no", "--keep-unit")
-        words = ["--boot", "--directory", str(self.root), f"--machine=lightkeeper-{os.getpid()}", "--private-network"]
+        words = ("--boot", "--directory", str(self.root), f"--machine=lightkeeper-{os.getpid()}", *self._network)
         with self._console.open("ab") as console:
             self._process = subprocess.Popen(
                 ["setpriv", "--pdeathsig", "TERM", "systemd-nspawn", *words, "--console=read-only", *alone],
