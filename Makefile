@@ -96,7 +96,7 @@ test-fleet: $(STAMP) ## 20 agents on one hub: rollouts, bad versions, whose capt
 footprint: release ## measure what the archive and the packages cost a device, and write docs/footprint.md
 	$(BIN)/python -m bench.footprint "$$(ls -t dist/release-store-linux-x64/Releases/*/*.tgz | head -n 1)" --write docs/footprint.md
 
-test-release: wheels  ## build the archives and try them where there is no Python: chroot, C programs, ARM under qemu (root, 15 minutes)
+test-release: wheels  ## build the archives and try them where there is no Python: chroot, systemd, C programs, ARM under qemu (root, 20 minutes)
 	LIGHTKEEPER_RELEASE=1 $(BIN)/pytest tests/release tests/embed -rP
 
 $(RELEASE_VENV)/.installed: $(STAMP) release/runtime/go.sum

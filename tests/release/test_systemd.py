@@ -168,6 +168,30 @@ def test_the_agent_has_no_right_that_it_does_not_need(served: Machine) -> None:
     assert "[CAPTURE_DESTINATION_UNUSABLE]" in served.run(CLIENT, *words, user="alice", code=1)
 
 
+def test_the_drop_in_of_the_manual_gives_and_takes(installed: Machine, device: Path) -> None:
+    """With it captures go below /usr, and packages in homes are out of reach."""
+    (drop_in,) = re.findall(
+        r"```ini\n(.*?)```", (installed.root / "opt/lightkeeper/current/INSTALL.md").read_text(), re.DOTALL
+    )
+    (folder,) = re.findall(r"ReadWritePaths=(.*)", drop_in)
+    (group,) = re.findall(r"SupplementaryGroups=(.*)", drop_in)
+    installed.run("install", "--directory", "--owner=lightkeeper", folder)
+    installed.run("groupadd", group)
+    place = installed.root / f"{UNIT.lstrip('/')}.d"
+    place.mkdir()
+    (place / "override.conf").write_text(drop_in)
+    _configure(installed.root, sagemaker_edge_core_capture_data_disk_path=folder)
+    installed.run("systemctl", "enable", "--now", "lightkeeper")
+
+    installed.run(CLIENT, "LoadModel", "/device/orientation-1.0.tar.gz", "orientation", user="alice")
+    ask(partial(installed.run, user="alice"), device, CLIENT, "PredictAndCapture", "orientation")
+    installed.run(LIGHTKEEPER, "capture", "flush", user="alice")
+    assert len(list((installed.root / folder.lstrip("/")).rglob("*.jsonl"))) == 1
+    installed.run("cp", "/device/doubled-1.0.tar.gz", "/home/alice", user="alice")
+    words = ("models", "load", "/home/alice/doubled-1.0.tar.gz", "--name", "home")
+    assert "PACKAGE_" in installed.run(LIGHTKEEPER, *words, user="alice", code=1)
+
+
 def test_a_killed_agent_comes_back_with_its_models_and_delivers_what_it_took(installed: Machine, device: Path) -> None:
     """A capture that waited for its batch when the agent was killed is delivered, once, and the books agree."""
     served = installed
