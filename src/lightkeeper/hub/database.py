@@ -53,7 +53,11 @@ class Database:
                 self._reader = self._writer.execution_options(
                     isolation_level="REPEATABLE READ", postgresql_readonly=True
                 )
-            self._create(metadata)
+            try:
+                self._create(metadata)
+            except BaseException:
+                self.close()
+                raise
         except (DatabaseError, OSError) as error:
             raise DatabaseUnusable(
                 f"the database {self} cannot be used: {_cause(error)}", database=self, cause=_cause(error)
