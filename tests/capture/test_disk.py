@@ -25,7 +25,9 @@ from lightkeeper.errors import (
     PayloadLost,
     RecordDamaged,
 )
+from lightkeeper.modelpackage.package import local_path
 from tests.support.batches import LAYOUT, START_MS, open_spool, picture, stored, tree
+from tests.support.systems import posix_only
 
 HOUR = "site/a/yard/cam-1/2026/01/01/00"
 
@@ -126,7 +128,7 @@ def test_lines_refer_to_the_payload_by_its_address(spool: Spool, disk: Path) -> 
     assert base64.b64decode(one["deviceFleetInputs"][0]["data"]) == b"one"
     reference = two["deviceFleetAuxiliaryInputs"][0]["data-ref"]
     assert reference == f"{disk.as_uri()}/{HOUR}/{batch.name}/two-1.jpg"
-    assert Path(reference.removeprefix("file://")).read_bytes() == picture(2)
+    assert local_path(reference).read_bytes() == picture(2)
 
 
 def test_the_receipt_is_what_lies_there(spool: Spool, disk: Path) -> None:
@@ -147,6 +149,7 @@ def test_a_payload_costs_no_second_copy(spool: Spool, disk: Path) -> None:
     assert payload.stat().st_nlink == 1
 
 
+@posix_only
 def test_everybody_who_may_enter_the_folder_may_read(spool: Spool, disk: Path) -> None:
     """Consumers run as other users; the folder itself says who is let in."""
     before = os.umask(0o022)
@@ -190,7 +193,7 @@ def test_killed_at_any_step_the_next_start_gives_the_same_files_once(tmp_path: P
         for name in seen:  # what can be seen is whole
             for line in (disk / name).read_text().splitlines():
                 for entry in json.loads(line)["deviceFleetAuxiliaryInputs"]:
-                    assert Path(entry["data-ref"].removeprefix("file://")).read_bytes() == picture(2)
+                    assert local_path(entry["data-ref"]).read_bytes() == picture(2)
         spool.close()
         spool = open_spool(folder / "spool", root=disk.as_uri())
         sink = DiskSink(disk, layout=LAYOUT, files=RealFiles())

@@ -13,6 +13,7 @@ from lightkeeper.capture.ledger import Batch
 from lightkeeper.capture.spool import Spool
 from lightkeeper.capture.undelivered import Undelivered
 from lightkeeper.errors import ObjectRefused
+from lightkeeper.modelpackage.package import local_path
 from tests.support.batches import LAYOUT, START_MS, open_spool, picture, stored, tree
 
 FAULT = ObjectRefused("too large", key="k")
@@ -44,8 +45,8 @@ def test_a_whole_batch_is_kept_as_it_would_have_been_delivered(spool: Spool) -> 
     lines = [json.loads(line) for line in (place / f"{batch.name}.jsonl").read_bytes().splitlines()]
     assert [line["eventMetadata"]["eventId"] for line in lines] == ["one", "two", "three"]
     reference = lines[1]["deviceFleetAuxiliaryInputs"][0]["data-ref"]
-    assert Path(reference.removeprefix("file://")).read_bytes() == picture(2)
-    assert place in Path(reference.removeprefix("file://")).parents
+    assert local_path(reference).read_bytes() == picture(2)
+    assert place in local_path(reference).parents
 
 
 def test_the_cause_says_what_why_and_when(spool: Spool) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import grp
 import os
 from pathlib import Path
 
@@ -12,6 +11,8 @@ from lightkeeper.config import Report
 from lightkeeper.config.check import examine
 from lightkeeper.config.surroundings import survey
 from lightkeeper.errors import RootsMissing
+from lightkeeper.system import user_id
+from tests.support.systems import posix_only, windows_only
 
 
 class Device:
@@ -112,7 +113,7 @@ def test_a_file_in_place_of_a_folder_is_a_fault(device: Device, key: str, below:
     assert (fault.key, fault.problem) == (key, f"needs a folder where a file lies: {device.folder / 'ca.pem'}")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+@pytest.mark.skipif(user_id() in {0, None}, reason="root, and this user of Windows, may write everywhere")
 def test_a_folder_that_cannot_be_written_is_a_fault(device: Device) -> None:
     """The judgement is that of the user who asks."""
     (device.folder / "captures").mkdir(0o500)
@@ -120,6 +121,7 @@ def test_a_folder_that_cannot_be_written_is_a_fault(device: Device) -> None:
     assert "this user cannot write to" in fault.problem
 
 
+@posix_only
 def test_a_file_system_that_nobody_writes_to_is_a_fault_for_every_user(device: Device) -> None:
     """Root too is told where the system itself refuses."""
     device.members["sagemaker_edge_core_capture_data_disk_path"] = "/proc/1/captures"
@@ -134,14 +136,28 @@ def test_a_path_too_long_for_the_system_is_a_fault(device: Device) -> None:
     assert "cannot be reached" in fault.problem
 
 
+@posix_only
 def test_an_unknown_socket_group_is_a_fault(device: Device) -> None:
     """The agent could not give the socket to it; a group that exists is accepted."""
+    import grp
+
     device.members["lightkeeper_socket_group"] = "no-such-group-here"
     assert [fault.key for fault in device.survey().faults] == ["lightkeeper_socket_group"]
     device.members["lightkeeper_socket_group"] = grp.getgrgid(os.getgid()).gr_name
     assert device.survey().faults == ()
 
 
+@windows_only
+def test_rights_without_effect_are_warnings(device: Device) -> None:
+    """A configuration that was made for Linux is accepted, and what it cannot do is told."""
+    device.members["lightkeeper_socket_group"] = "no-such-group-here"
+    device.members["lightkeeper_socket_mode"] = "0660"
+    report = device.survey()
+    assert report.faults == ()
+    assert [warning.key for warning in report.warnings] == ["lightkeeper_socket_mode", "lightkeeper_socket_group"]
+
+
+@posix_only
 def test_a_private_key_that_others_may_read_is_a_warning(device: Device) -> None:
     """It works, and it should not stay so."""
     (device.folder / "device.key").chmod(0o640)
@@ -150,6 +166,7 @@ def test_a_private_key_that_others_may_read_is_a_warning(device: Device) -> None
     assert "chmod 600" in warning.problem
 
 
+@posix_only
 def test_a_configuration_that_others_may_change_is_a_warning(device: Device) -> None:
     """Whoever changes it decides whom the device trusts."""
     device.file.chmod(0o664)
@@ -157,6 +174,7 @@ def test_a_configuration_that_others_may_change_is_a_warning(device: Device) -> 
     assert warning.key == str(device.file)
 
 
+@posix_only
 def test_everything_the_device_lacks_comes_at_once(device: Device) -> None:
     """One round of corrections is enough."""
     (device.folder / "ca.pem").unlink()
@@ -172,6 +190,7 @@ def test_a_report_with_faults_is_left_as_it_is(device: Device) -> None:
     assert [fault.key for fault in device.survey().faults] == ["lightkeeper_threads"]
 
 
+@posix_only
 def test_a_key_in_a_token_needs_its_pins_file_and_curl(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
     """The token itself is not asked, since it counts wrong PINs."""
     pin = device.folder / "pin"
@@ -194,6 +213,7 @@ def test_a_key_in_a_token_needs_its_pins_file_and_curl(device: Device, monkeypat
     assert "there is no curl: install curl" in fault.problem
 
 
+@posix_only
 def test_a_pin_in_the_file_makes_the_whole_file_a_secret(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
     """And a PIN in a file of its own is what is proposed; what is said does not repeat the PIN."""
     (device.folder / "curl").touch(0o755)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import io
 import os
-import resource
 import subprocess
 import sys
 import tarfile
@@ -20,6 +19,7 @@ from lightkeeper.modelpackage import archive as archives
 from lightkeeper.modelpackage.limits import KIB, MIB, Limits
 from lightkeeper.modelpackage.staging import Staging
 from tests.support.packages import Workshop, add, archive, repack
+from tests.support.systems import posix_only
 
 same_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 
@@ -144,6 +144,7 @@ def _with_blank_checksum(buffer: bytearray) -> bytes:
     return bytes(buffer[:148]) + b" " * 8 + bytes(buffer[156:])
 
 
+@posix_only
 @pytest.mark.parametrize(
     "kind", [tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE, tarfile.XGLTYPE], ids=["GNU", "pax", "global"]
 )
@@ -209,9 +210,12 @@ def test_source_that_shrinks_or_grows_while_it_is_copied_is_refused(tmp_path: Pa
             copy.write("file", io.BytesIO(b"four"), size)
 
 
+@posix_only
 def test_file_size_limit_of_the_process_is_a_full_disk(workshop: Workshop) -> None:
     """Where the system lets the process write no more, the package is refused and the process lives (clause 5.5)."""
     path = archive(workshop.folder / "p.tar.gz", {"big": os.urandom(300 * KIB)})
+    import resource
+
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100 * KIB, hard))
     try:

@@ -22,6 +22,7 @@ from lightkeeper.modelpackage.package import local_path
 from lightkeeper.modelpackage.target import Target
 from tests.support.certificates import AUTHORITY, END, LEAF, NOW, make, write_roots
 from tests.support.packages import FILES, MANIFEST, Workshop, add, archive
+from tests.support.systems import windows_only
 
 Edit = Callable[[Path], object]
 
@@ -330,6 +331,15 @@ def test_file_that_is_no_archive_is_refused(workshop: Workshop) -> None:
 def test_url_leads_to_a_path(url: str, path: str) -> None:
     """A path stands as it is; a file URL is decoded (clause 5.1)."""
     assert local_path(url) == Path(path)
+
+
+@windows_only
+def test_url_with_a_drive_leads_there_and_one_of_another_machine_nowhere() -> None:
+    """A look at another machine's folder would tell it who asks."""
+    assert local_path("file:///C:/models/a%20b") == Path("C:/models/a b")
+    for url in ("file:////host/share/x", "file:///%5Chost/share/x", "file:///%2Fhost/share/x"):
+        with pytest.raises(errors.UrlInvalid):
+            local_path(url)
 
 
 @pytest.mark.parametrize(

@@ -85,4 +85,6 @@ def picture(seed: int, size_bytes: int = 5000) -> bytes:
 
 def tree(folder: Path) -> dict[str, bytes]:
     """Return every file below a folder by its path there."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()
+    }

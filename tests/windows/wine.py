@@ -2,8 +2,8 @@
 
 Debian 12's wine is 8.0, made for the Windows of its time. What the wheels ask of Windows and it has not is built here
 by zig (`lacking/`): random bytes for programs in Rust, and the C library's complex numbers for numpy, whose modules
-are led to it by the name they import. Nothing else of the wheels is changed. `platform` must not ask WMI, where this
-wine ends the process.
+are led to it by the name they import. Nothing else of the wheels is changed. `platform` must not ask WMI, nor `shutil`
+call CopyFile2, where this wine ends the process: both have another way.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ RUNTIME = "windows-amd64"
 TARGET = "x86_64-windows-gnu"
 
 _MATH, _OURS = b"api-ms-win-crt-math-l1-1-0.dll", b"wine-math.dll"
+_AT_START = 'import sys\nsys.modules["_wmi"] = None\nimport _winapi\ndel _winapi.CopyFile2\n'
 _PIP = (sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check")
 
 
@@ -77,7 +78,7 @@ class Wine:
 
     def _make(self) -> None:
         python.unpack_runtime(RUNTIME, self.python)
-        (self.python / "Lib" / "sitecustomize.py").write_text('import sys\nsys.modules["_wmi"] = None\n')
+        (self.python / "Lib" / "sitecustomize.py").write_text(_AT_START)
         tags = ("--platform=win_amd64", "--python-version=3.14", "--implementation=cp")
         abis = ("--abi=cp314", "--abi=abi3", "--abi=none", "--only-binary=:all:", "--ignore-requires-python")
         lock = ("--no-deps", "--no-compile", "--require-hashes", "--requirement", str(REQUIREMENTS))

@@ -131,9 +131,8 @@ class DiskSink:
         except OSError as error:
             cause = errno.errorcode.get(error.errno or 0, type(error).__name__)
             message = f"{self.folder} cannot be written: {error.strerror or error}"
-            kind = {"ENOSPC": DestinationFull, "EDQUOT": DestinationFull, "ENOENT": DestinationMissing}.get(
-                cause, DestinationFaulty
-            )
+            kinds = {errno.ENOSPC: DestinationFull, errno.EDQUOT: DestinationFull, errno.ENOENT: DestinationMissing}
+            kind = kinds.get(error.errno or 0, DestinationFaulty)
             raise kind(message, folder=self.folder, cause=cause) from error
 
 

@@ -33,6 +33,7 @@ from lightkeeper.capture.sink import BATCH_SUFFIX
 from lightkeeper.capture.spool import Spool
 from lightkeeper.capture.uploader import Source, Uploader
 from lightkeeper.errors import AgentError, DeliveryInterrupted, PayloadLost, Unexpected
+from lightkeeper.system import path_of_url
 
 SETTLED_NS = 2_000_000_000
 """A folder that changed this recently is looked into again: its time of change may be too coarse to tell."""
@@ -221,8 +222,10 @@ class PeriodicUpload:
         parts = urlsplit(str(entry["data-ref"]))
         if parts.scheme != "file":
             return None
-        named, top = Path(unquote(parts.path)), self._folder.resolve()
-        for candidate in (path.with_suffix("") / named.name, named):
+        named, top = path_of_url(unquote(parts.path)), self._folder.resolve()
+        if named is None:
+            return None
+        for candidate in (path.with_suffix("") / Path(named).name, Path(named)):
             real = candidate.resolve()
             if real.is_relative_to(top) and real.is_file():
                 return self._folder / real.relative_to(top)

@@ -18,7 +18,7 @@ from urllib.parse import unquote
 
 from lightkeeper import paths
 from lightkeeper.errors import CapturesMissing, CapturesUnreadable, PayloadUnreadable
-from lightkeeper.system import FILE_FLAGS, NO_WAITING
+from lightkeeper.system import FILE_FLAGS, NO_WAITING, path_of_url
 
 BATCH_SUFFIX = ".jsonl"
 FILE_SCHEME = "file://"
@@ -97,7 +97,8 @@ class Folder:
     def payload(self, batch: str, reference: str) -> bytes:
         """See `Place.payload`."""
         path = reference.removeprefix(FILE_SCHEME)
-        candidates = [unquote(path), path] if path != reference else []
+        named = (path_of_url(unquote(path)), path_of_url(path)) if path != reference else ()
+        candidates = [each for each in named if each is not None]
         beside = self._root / batch.removesuffix(BATCH_SUFFIX)
         candidates += [str(beside / name) for name in dict.fromkeys((_last_part(unquote(path)), _last_part(path)))]
         with suppress(OSError, ValueError):  # a loop of links, a NUL in a name

@@ -26,6 +26,7 @@ from lightkeeper.modelpackage.manifest import Manifest
 from lightkeeper.modelpackage.staging import Copy, StagedFile, Staging
 from lightkeeper.modelpackage.target import Host
 from lightkeeper.modelpackage.trustrecord import TrustRecord
+from lightkeeper.system import path_of_url
 
 if TYPE_CHECKING:
     from lightkeeper.modelpackage.trust import Verified
@@ -164,7 +165,10 @@ def local_path(url: str) -> Path:
     path = unquote_to_bytes(parts.path)
     if b"\0" in path:
         raise UrlInvalid(f"{url!r} has a NUL byte", url=url)
-    return Path(os.fsdecode(path))
+    found = path_of_url(os.fsdecode(path))
+    if found is None:
+        raise UrlInvalid(f"{url!r} is not on this device", url=url)
+    return Path(found)
 
 
 def _enter_single_folder(copy: Copy) -> None:

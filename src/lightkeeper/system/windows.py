@@ -260,6 +260,16 @@ def file_url(path: Path) -> str:
     return path.as_uri()
 
 
+def path_of_url(path: str) -> str | None:
+    """Return the path that the path of a `file:` URL, percent-decoded, means; None for another machine's.
+
+    A look at another machine's path would tell that machine who asks.
+    """
+    if path[:2].replace("\\", "/") == "//":
+        return None
+    return path[1:] if path[:1] == "/" and path[2:3] == ":" else path
+
+
 def quoted(word: str) -> str:
     """Return a word as a program takes it whole; `%` and `^` mean to cmd what they mean."""
     import subprocess
