@@ -2,7 +2,7 @@
 # Removes what install.sh installed. The configuration, agent.env, the agent's state and its user stay, unless --purge is given.
 set -eu
 
-prefix=/opt/lightkeeper purge=no root=''
+prefix='' purge=no root=''
 
 fail() {
     echo "uninstall.sh: $1" >&2
@@ -23,9 +23,13 @@ while [ $# -gt 0 ]; do
     shift
 done
 
+unit=$root/etc/systemd/system/lightkeeper.service
+if [ -z "$prefix" ]; then # where the service is, or would be
+    [ ! -f "$unit" ] || prefix=$(sed -n 's/^WorkingDirectory=//p' "$unit")
+    prefix=${prefix:-/opt/lightkeeper}
+fi
 target=$root$prefix
 [ -L "$target/current" ] || fail "no release is installed below $target" "give --prefix the folder that install.sh was given"
-unit=$root/etc/systemd/system/lightkeeper.service
 user=''
 if [ -f "$unit" ] && grep -qxF "WorkingDirectory=$prefix" "$unit"; then # else it is another installation's
     [ -w "$unit" ] || fail "$unit cannot be removed by $(id -un)" "run with sudo"

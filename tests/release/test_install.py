@@ -161,6 +161,32 @@ def test_the_unit_is_written_into_an_image(device: Device) -> None:
     assert not (image / "etc/systemd/system/lightkeeper.service").exists()
 
 
+def test_an_upgrade_in_an_image_keeps_the_services_user_and_folder(device: Device) -> None:
+    """What is not given is what the unit says; the unit of one folder does not go with another's releases."""
+    if os.geteuid() != 0:
+        pytest.skip("a service is installed by root")
+    image = device.folder / "image"
+    (image / "etc").mkdir(parents=True)
+    (image / "etc" / "passwd").write_text("edge:x:990:990::/nonexistent:/usr/sbin/nologin\n")
+    first = ("--prefix", "/opt/mine", "--user", "edge", "--keep-socket")
+    for version, words in (("1.1", first), ("1.2", ())):
+        script = device.archive(version) / "install.sh"
+        subprocess.run([script, "--root", image, *words, "--yes"], check=True, stdin=subprocess.DEVNULL)
+    unit = image / "etc/systemd/system/lightkeeper.service"
+    assert {"User=edge", "WorkingDirectory=/opt/mine"} <= set(unit.read_text().splitlines())
+    assert " -f\n" not in unit.read_text()
+    assert (image / "opt/mine/current").readlink() == Path("releases/1.2")
+
+    other = device.archive("1.3")
+    subprocess.run([other / "install.sh", "--root", image, "--prefix", "/opt/other", "--no-service"], check=True)
+    subprocess.run([other / "uninstall.sh", "--root", image, "--prefix", "/opt/other"], check=True)
+    assert unit.exists()
+    subprocess.run([other / "uninstall.sh", "--root", image, "--purge"], check=True)
+    assert not unit.exists()
+    assert not (image / "opt/mine").exists()
+    assert "edge:" in (image / "etc" / "passwd").read_text()  # not the installer's
+
+
 def test_what_is_removed_leaves_what_is_the_users(device: Device) -> None:
     """The settings stay; with --purge they go too."""
     device.install(device.archive("1.1"))

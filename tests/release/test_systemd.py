@@ -39,7 +39,7 @@ pytestmark = [
 
 
 @pytest.fixture(scope="session")
-def installable(built: Path, device: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def installable(built: Path, device: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The root of a Debian with systemd, with the archive unpacked and the device's files in it."""
     if lack := lacking():
         pytest.fail(lack)
@@ -52,7 +52,8 @@ def installable(built: Path, device: Path, tmp_path_factory: pytest.TempPathFact
     shutil.copytree(device, root / "device")
     _configure(root)
     subprocess.run(["chmod", "-R", "a+rX", str(root / "device")], check=True)
-    return root
+    yield root
+    shutil.rmtree(root)
 
 
 @pytest.fixture
@@ -267,7 +268,7 @@ def test_an_upgrade_restarts_the_service_and_one_that_does_not_start_is_taken_ba
     assert "restarted the service" in machine.run(f"{newer}/install.sh", "--rollback")
     assert _running(machine) == first
 
-    said = machine.run("/opt/aws/sagemaker_edge/current/uninstall.sh", "--prefix", "/opt/aws/sagemaker_edge", "--purge")
+    said = machine.run("/opt/aws/sagemaker_edge/current/uninstall.sh", "--purge")
     assert "removed the user edge" in said
     assert machine.unit("LoadState") == "not-found"
     assert machine.run("systemctl", "--failed", "--no-legend") == ""
