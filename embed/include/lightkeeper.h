@@ -28,8 +28,10 @@
 extern "C" {
 #endif
 
-#if defined(_WIN32)
-#define LK_API __declspec(dllexport)
+#if defined(_WIN32) && defined(LK_BUILD)
+#define LK_API __declspec(dllexport) /* in the library itself */
+#elif defined(_WIN32)
+#define LK_API __declspec(dllimport)
 #else
 #define LK_API __attribute__((visibility("default")))
 #endif

@@ -2,11 +2,10 @@
  *
  * One source, several programs: which command it is, is compiled in (LK_COMMAND, a function of `lightkeeper.__main__`).
  */
-#include <limits.h>
 #include <stdio.h>
-#include <unistd.h>
 
 #include "runtime.h"
+#include "system.h"
 
 #ifndef LK_COMMAND
 #error "compile with -DLK_COMMAND=\"name\", the function of lightkeeper.__main__ that this program runs"
@@ -22,16 +21,17 @@ static int refuse(const char *program, const char *fault)
 
 int main(int argc, char **argv)
 {
-    char root[PATH_MAX], executable[PATH_MAX], fault[512];
+    char root[SYSTEM_PATH_BYTES], executable[SYSTEM_PATH_BYTES], fault[512];
     const char *program = argc > 0 ? argv[0] : "lightkeeper";
-    ssize_t length = readlink("/proc/self/exe", executable, sizeof executable - 1);
-    executable[length > 0 ? length : 0] = '\0';
-    if (length <= 0 || runtime_root_above(executable, root, sizeof root) < 0)
-        return refuse(program, "the folder of this program cannot be found (is /proc mounted?)");
+    const char *lost = system_program(executable, sizeof executable);
+    if (lost != NULL)
+        return refuse(program, lost);
+    if (runtime_load(executable, root, sizeof root, fault, sizeof fault) < 0)
+        return refuse(program, fault);
     PyInitConfig *config = runtime_configure(root, executable, fault, sizeof fault);
     if (config == NULL)
         return refuse(program, fault);
-    if (PyInitConfig_SetInt(config, "install_signal_handlers", 1) < 0
+    if (system_arguments(&argc, &argv) < 0 || PyInitConfig_SetInt(config, "install_signal_handlers", 1) < 0
         || PyInitConfig_SetInt(config, "parse_argv", 0) < 0
         || PyInitConfig_SetStrList(config, "argv", (size_t)argc, argv) < 0
         || PyInitConfig_SetStr(config, "run_command", "from lightkeeper.__main__ import " LK_COMMAND "\n" LK_COMMAND "()") < 0)

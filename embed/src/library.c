@@ -4,15 +4,13 @@
  * result). Inputs are given as views of the caller's memory, which end with the call. Invariants: no reference to Python
  * is kept but `module` and the handles; no function is entered with an exception set; nothing here outlives a call.
  */
-#define _GNU_SOURCE /* dladdr */
-#include <dlfcn.h>
-#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "../include/lightkeeper.h"
 #include "runtime.h"
+#include "system.h"
 
 #ifndef LK_VERSION
 #error "compile with -DLK_VERSION=\"N.N.N\", the version of the package lightkeeper"
@@ -24,8 +22,7 @@ struct lk_agent {
 
 enum { STATUS, REASON, MESSAGE, NEXT_STEP, RESULT };
 
-static pthread_mutex_t starting = PTHREAD_MUTEX_INITIALIZER;
-static PyObject *module; /* lightkeeper.embedded; set once, under `starting` */
+static PyObject *module; /* lightkeeper.embedded; set once, under the system's lock */
 
 /* --- what is told ------------------------------------------------------------------------------------------------ */
 
@@ -114,8 +111,7 @@ static int put(PyObject *tuple, Py_ssize_t index, PyObject *value)
 
 static PyObject *none(void)
 {
-    Py_IncRef(Py_None);
-    return Py_None;
+    return Py_GetConstant(PY_CONSTANT_NONE);
 }
 
 static PyObject *text(const char *value)
@@ -279,19 +275,23 @@ static lk_status copy_outputs(PyObject *tensors, lk_output *outputs, size_t *cou
 
 /* --- the runtime ------------------------------------------------------------------------------------------------------ */
 
+static lk_status lacking(lk_error *error, const char *message)
+{
+    return tell(error, LK_FAILED_PRECONDITION, "RUNTIME_MISSING", message, "keep the archive's folder whole");
+}
+
 /* Start the runtime where nobody has, and import the module. Leaves the interpreter to whoever asks next. */
 static lk_status have_runtime(lk_error *error)
 {
-    char root[LK_PATH_BYTES], reason[512];
-    Dl_info self;
-    if (dladdr((void *)&have_runtime, &self) == 0 || runtime_root_above(self.dli_fname, root, sizeof root) < 0)
-        return tell(error, LK_FAILED_PRECONDITION, "RUNTIME_MISSING", "the folder of liblightkeeper.so cannot be found",
-                    "keep the archive's folder whole");
+    char root[LK_PATH_BYTES], self[LK_PATH_BYTES], reason[512];
+    if (system_library(self, sizeof self) < 0)
+        return lacking(error, "the path of this library cannot be found");
+    if (runtime_load(self, root, sizeof root, reason, sizeof reason) < 0)
+        return lacking(error, reason);
     if (!Py_IsInitialized()) {
-        dlopen("lib" LK_PYTHON ".so.1.0", RTLD_NOW | RTLD_GLOBAL | RTLD_NOLOAD); /* extension modules look there */
-        PyInitConfig *config = runtime_configure(root, self.dli_fname, reason, sizeof reason);
+        PyInitConfig *config = runtime_configure(root, self, reason, sizeof reason);
         if (config == NULL || runtime_start(config, reason, sizeof reason) < 0)
-            return tell(error, LK_FAILED_PRECONDITION, "RUNTIME_MISSING", reason, "keep the archive's folder whole");
+            return lacking(error, reason);
         PyEval_SaveThread();
     }
     PyGILState_STATE state = PyGILState_Ensure();
@@ -325,9 +325,9 @@ lk_status lk_start(const char *config_path, lk_agent **agent, lk_error *error)
     if (agent == NULL)
         return missing(error, "agent");
     *agent = NULL;
-    pthread_mutex_lock(&starting);
+    system_lock();
     lk_status status = module != NULL ? LK_OK : have_runtime(error);
-    pthread_mutex_unlock(&starting);
+    system_unlock();
     if (status != LK_OK)
         return status;
     lk_agent *made = malloc(sizeof *made);

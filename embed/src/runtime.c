@@ -1,11 +1,9 @@
 /* The Python runtime that lies in the archive: where it is, how it is configured, and how it starts. */
 #include "runtime.h"
 
-#include <dlfcn.h>
-#include <limits.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
+
+#include "system.h"
 
 #ifndef LK_PYTHON
 #error "compile with -DLK_PYTHON=\"python3.NN\", the name of the runtime's library folder"
@@ -24,48 +22,29 @@ static PyInitConfig *refuse(PyInitConfig *config, char *fault, size_t size)
     return NULL;
 }
 
-int runtime_root_above(const char *file, char *root, size_t size)
+int runtime_load(const char *file, char *root, size_t size, char *fault, size_t fault_size)
 {
-    char resolved[PATH_MAX];
-    if (realpath(file, resolved) == NULL)
+    if (system_folder_above(file, 2, root, size) < 0) {
+        snprintf(fault, fault_size, "the folder of the archive cannot be found above %s", file);
         return -1;
-    for (int levels = 0; levels < 2; levels++) {
-        char *slash = strrchr(resolved, '/');
-        if (slash == NULL)
-            return -1;
-        *slash = '\0';
     }
-    return (size_t)snprintf(root, size, "%s", resolved[0] != '\0' ? resolved : "/") < size ? 0 : -1;
-}
-
-/* ONNX Runtime needs the C++ library. The system's own is taken where there is one, since it is at least as new; the
- * archive's is for systems that have nothing but a C library. */
-static void have_cpp_library(const char *root)
-{
-    static const char *const names[] = {"libgcc_s.so.1", "libstdc++.so.6"};
-    for (size_t index = 0; index < sizeof names / sizeof *names; index++) {
-        char path[PATH_MAX];
-        if (dlopen(names[index], RTLD_NOW | RTLD_GLOBAL) != NULL)
-            continue;
-        if ((size_t)snprintf(path, sizeof path, "%s/lib/fallback/%s", root, names[index]) < sizeof path)
-            dlopen(path, RTLD_NOW | RTLD_GLOBAL); /* where this fails, the import that needs it says so */
-    }
+    return system_load_python(root, fault, fault_size);
 }
 
 PyInitConfig *runtime_configure(const char *root, const char *executable, char *fault, size_t size)
 {
     static const char *const folders[] = {LIBRARY, LIBRARY "/lib-dynload", LIBRARY "/site-packages"};
     enum { FOLDERS = sizeof folders / sizeof *folders };
-    char paths[FOLDERS][PATH_MAX];
+    char paths[FOLDERS][SYSTEM_PATH_BYTES];
     char *list[FOLDERS];
     for (int index = 0; index < FOLDERS; index++) {
-        if ((size_t)snprintf(paths[index], sizeof paths[index], "%s/%s", root, folders[index]) >= sizeof paths[index]) {
+        if (system_join(paths[index], sizeof paths[index], root, folders[index]) < 0) {
             snprintf(fault, size, "the path of the archive is too long: %s", root);
             return NULL;
         }
         list[index] = paths[index];
     }
-    have_cpp_library(root);
+    system_share_libraries(root);
     PyInitConfig *config = PyInitConfig_Create(); /* isolated: no environment, no user's packages */
     if (config == NULL || PyInitConfig_SetStr(config, "home", root) < 0
         || PyInitConfig_SetStr(config, "executable", executable) < 0

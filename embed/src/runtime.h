@@ -6,8 +6,9 @@
 
 #include "stable_abi.h"
 
-/* Write the folder above the one that `file` lies in: the root of the archive. 0, or -1 where it does not fit. */
-int runtime_root_above(const char *file, char *root, size_t size);
+/* Write the root of the archive that `file` lies in, a folder below it, into `root`, and make the functions of Python
+ * callable: none may be called before. 0, or -1 with the reason in `fault`. */
+int runtime_load(const char *file, char *root, size_t size, char *fault, size_t fault_size);
 
 /* Return a configuration of the runtime below `root`, or NULL with the reason in `fault`. It reads no environment
  * variable, no user's packages and no current folder, and writes no bytecode. */

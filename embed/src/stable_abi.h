@@ -31,6 +31,10 @@ PyThreadState *PyEval_SaveThread(void);
 PyGILState_STATE PyGILState_Ensure(void);
 void PyGILState_Release(PyGILState_STATE state);
 
+/* Constants, as new references: since Python 3.13. */
+enum { PY_CONSTANT_NONE = 0 };
+PyObject *Py_GetConstant(unsigned int constant);
+
 /* Objects: functions that return a PyObject give a new reference, unless it says «borrowed», or NULL with an exception. */
 void Py_IncRef(PyObject *object);
 void Py_DecRef(PyObject *object);
@@ -67,8 +71,5 @@ int PyObject_GetBuffer(PyObject *object, Py_buffer *view, int flags);
 void PyBuffer_Release(Py_buffer *view);
 
 enum { PyBUF_SIMPLE = 0, PyBUF_READ = 0x100 };
-
-extern PyObject _Py_NoneStruct;
-#define Py_None (&_Py_NoneStruct)
 
 #endif
