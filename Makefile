@@ -175,6 +175,7 @@ lock:            ## lock the requirements again (needs uv)
 	$(LOCK) pyproject.toml --extra images --extra aws --extra compile --extra parquet --extra hub --extra demo --group dev -o requirements/dev.txt
 	for peer in $(PEERS); do $(LOCK) --group peers-$$peer -o requirements/peers-$$peer.txt; done
 	uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header --python-version 3.14 --python-platform x86_64-manylinux_2_28 pyproject.toml --extra aws -o requirements/release.txt
+	uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header --python-version 3.14 --python-platform x86_64-pc-windows-msvc pyproject.toml --extra aws --group release-windows --constraint requirements/release.txt -o requirements/release-windows.txt
 	uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header --python-version 3.14 --python-platform x86_64-pc-windows-msvc pyproject.toml --group windows --constraint requirements/dev.txt -o requirements/windows.txt
 	$(LOCK) --group release --constraint requirements/dev.txt -o requirements/release-tools.txt
 

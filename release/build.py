@@ -37,6 +37,7 @@ DOCUMENTS = (
     "glossary.md",
     "local-api.md",
     "operations.md",
+    "windows.md",
 )
 
 
@@ -76,11 +77,8 @@ def build(release: Release, platform: Platform, dist: Path, say: Callable[[str],
             parts += bom.crate_parts(platform.machine)
         say(f"{platform.name}: programs")
         programs.build(platform, root, library.name)
-        _add_documents(root)
-        needs = symbols.of(root)
-        if needs.glibc > GLIBC_FLOOR:
-            raise TooNewError(f"{needs.glibc_by} needs glibc {'.'.join(map(str, needs.glibc))}")
-        _add_texts(root, release, platform, needs, parts)
+        _add_documents(root, FILES / "windows" if platform.windows else FILES)
+        _add_texts(root, release, platform, _needs(root, platform), parts)
         say(f"{platform.name}: packing")
         store = dist / f"release-store-{platform.name}"
         target = store / "Releases" / release.version / f"{release.version}.tgz"
@@ -95,8 +93,8 @@ def _runtime_parts(platform: Platform, library: str, root: Path) -> Iterator[Par
     """Yield the parts that are no Python packages; the C++ library is put into its place."""
     licence = (python.interpreter().parent.parent / "lib" / library / "LICENSE.txt").read_text(encoding="utf-8")
     yield Part(PackageURL("generic", None, "cpython", python.version()), "PSF-2.0", (("LICENSE.txt", licence),))
-    yield from linked.parts(python.interpreter())
-    debian_root = debian.root_of(platform)
+    yield from linked.parts(python.interpreter(), platform)
+    debian_root = None if platform.windows else debian.root_of(platform)
     if debian_root is None:
         return
     fallback = root / "lib" / "fallback"
@@ -111,7 +109,7 @@ def _runtime_parts(platform: Platform, library: str, root: Path) -> Iterator[Par
     )
 
 
-def _add_documents(root: Path) -> None:
+def _add_documents(root: Path, files: Path) -> None:
     docs = root / "docs"
     (docs / "api").mkdir(parents=True)
     shutil.copyfile(ROOT / "proto" / "agent.proto", docs / "api" / "agent.proto")
@@ -121,27 +119,35 @@ def _add_documents(root: Path) -> None:
     shutil.copytree(FILES / "examples", docs / "examples")
     for name in ("LICENSE", "CHANGELOG.md"):
         shutil.copyfile(ROOT / name, root / name)
-    for path in FILES.iterdir():
+    for path in files.iterdir():
         if path.is_file():
             shutil.copy(path, root / path.name)
 
 
-def _add_texts(root: Path, release: Release, platform: Platform, needs: symbols.Needs, parts: list[Part]) -> None:
+def _needs(root: Path, platform: Platform) -> dict[str, str]:
+    """Return what the binaries below a root ask of a system, as the release notes name it."""
+    if platform.windows:
+        return {"libraries": ", ".join(symbols.libraries_of_windows(root))}
+    needs = symbols.of(root)
+    glibc = ".".join(map(str, needs.glibc))
+    if needs.glibc > GLIBC_FLOOR:
+        raise TooNewError(f"{needs.glibc_by} needs glibc {glibc}")
+    cpp, libraries = ".".join(map(str, needs.cpp)), ", ".join(needs.libraries)
+    return {"glibc": glibc, "glibc_by": needs.glibc_by, "cpp": cpp, "libraries": libraries}
+
+
+def _add_texts(root: Path, release: Release, platform: Platform, needs: dict[str, str], parts: list[Part]) -> None:
     (root / "MACHINE").write_text(f"{platform.machine}\n", encoding="ascii")
     (root / "VERSION").write_text(f"{release.version}\n", encoding="ascii")
     (root / "sbom.cdx.json").write_text(bom.bill(release.version, release.time_seconds, parts), encoding="utf-8")
     (root / "THIRD_PARTY_NOTICES.txt").write_text(bom.notices(parts), encoding="utf-8")
     notes = root / "RELEASE_NOTES.md"
-    facts = {
+    facts = needs | {
         "version": release.version,
         "platform": platform.name,
         "machine": platform.machine,
         "processor": platform.processor,
         "oldest": platform.oldest,
-        "glibc": ".".join(map(str, needs.glibc)),
-        "glibc_by": needs.glibc_by,
-        "cpp": ".".join(map(str, needs.cpp)),
-        "libraries": ", ".join(needs.libraries),
         "python": python.version(),
         "wire": "native" if list(root.glob("lib/*/site-packages/lightkeeper_wire")) else "grpcio",
     }

@@ -14,6 +14,7 @@ from pathlib import Path
 from packageurl import PackageURL
 
 from release.bom import Part
+from release.platforms import Platform
 
 TEXTS = Path(__file__).with_name("licences")
 
@@ -33,6 +34,9 @@ LICENCES = {
 }
 """Each library's licence, in SPDX's words."""
 
+ELSEWHERE = {"libedit", "libuuid", "ncurses"}
+"""Those that Windows' runtime has not."""
+
 _ASK = """
 import _decimal, curses, json, pyexpat, sqlite3, ssl, zlib
 from compression import zstd
@@ -48,10 +52,16 @@ print(json.dumps({
 """
 
 
-def parts(interpreter: Path) -> Iterator[Part]:
-    """Yield the libraries that an interpreter of the runtime carries; those that cannot be asked have no version."""
-    told = subprocess.run([interpreter, "-I", "-c", _ASK], check=True, capture_output=True, text=True).stdout
-    versions: dict[str, str] = json.loads(told)
+def parts(interpreter: Path, platform: Platform) -> Iterator[Part]:
+    """Yield the libraries that the runtime of a platform carries, with the versions that an interpreter here tells.
+
+    Those that cannot be asked have none; so has Windows' runtime, whose interpreter does not run here.
+    """
+    versions: dict[str, str] = {}
+    if not platform.windows:
+        told = subprocess.run([interpreter, "-I", "-c", _ASK], check=True, capture_output=True, text=True).stdout
+        versions = json.loads(told)
     for name, licence in LICENCES.items():
-        text = (TEXTS / f"{name}.txt").read_text(encoding="utf-8")
-        yield Part(PackageURL("generic", None, name, versions.get(name)), licence, (("licence", text),))
+        if not (platform.windows and name in ELSEWHERE):
+            text = (TEXTS / f"{name}.txt").read_text(encoding="utf-8")
+            yield Part(PackageURL("generic", None, name, versions.get(name)), licence, (("licence", text),))

@@ -12,7 +12,7 @@ from pathlib import Path
 from release.platforms import Platform
 
 ROOT = Path(__file__).resolve().parent.parent
-REQUIREMENTS = ROOT / "requirements" / "release.txt"
+REQUIREMENTS = ROOT / "requirements"
 WIRE_WHEELS = ROOT / "dist"
 
 LEFT_OUT = (
@@ -54,6 +54,12 @@ LEFT_OUT = (
     "onnxruntime/transformers/*",
     "pydantic/v1/*",  # of models written for an older pydantic
     "pygments/*",  # colours for source code
+    "onnxruntime/capi/onnxruntime.dll",
+    "numpy/_core/*_tests*.pyd",
+    "Scripts/*",  # of msvc-runtime, whose libraries lie beside Python's
+    "concrt140.dll",
+    "msvc*",
+    "vc*140*.dll",
     "pycparser/*",  # cffi's compiler of declarations: used when a package is built
 )
 """What is left out, by path below the packages' folder."""
@@ -68,6 +74,9 @@ KEPT = (
 )
 """What is kept all the same."""
 
+CPP_LIBRARIES = ("msvcp140.dll", "msvcp140_1.dll", "vcruntime140.dll", "vcruntime140_1.dll")
+"""What wheels for Windows need of Microsoft's C++ library; the runtime's own part of it may be too old for these."""
+
 _ABIS = ("--abi", "cp314", "--abi", "abi3", "--abi", "none")
 SERVICES = ("s3", "sagemaker-edge", "sts")
 """The services whose description a device needs of boto3's hundreds."""
@@ -75,6 +84,7 @@ SERVICES = ("s3", "sagemaker-edge", "sts")
 
 def install(platform: Platform, folder: Path, *, wheels: Path, metadata: Path) -> None:
     """Install the locked wheels and the project's own into a folder; each package's metadata goes into another."""
+    requirements = REQUIREMENTS / ("release-windows.txt" if platform.windows else "release.txt")
     _pip(
         "install",
         *(word for tag in platform.wheel_tags for word in ("--platform", tag)),
@@ -89,12 +99,14 @@ def install(platform: Platform, folder: Path, *, wheels: Path, metadata: Path) -
             "--no-compile",
         ),
         "--ignore-requires-python",  # of the Python that runs pip; the lock was made for the archive's
-        *("--require-hashes", "--requirement", str(REQUIREMENTS), "--target", str(folder)),
+        *("--require-hashes", "--requirement", str(requirements), "--target", str(folder)),
     )
     for wheel in _own_wheels(platform, wheels):
         shutil.unpack_archive(wheel, folder, "zip")
     for described in folder.glob("*.dist-info"):
         shutil.copytree(described, metadata / described.name)
+    for name in CPP_LIBRARIES if platform.windows else ():
+        shutil.copyfile(folder / "Scripts" / name, folder.parent.parent / name)
     for path in sorted(_superfluous(folder), reverse=True):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     for path in sorted(folder.rglob("*"), reverse=True):  # what is below a folder comes before it

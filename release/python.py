@@ -7,7 +7,7 @@ import json
 import platform as this
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fnmatch import fnmatch
 from functools import cache
 from pathlib import Path
@@ -47,25 +47,38 @@ LEFT_OUT = (
     "lib/python3.*/_pyrepl/*",
     "include/*",
     "share/*",
+    "lib/*.exe",  # Windows' own, as an archive has them
+    "lib/tcl/*",
+    "lib/python3.*/lib-dynload/t*86t.dll",
+    "lib/python3.*/lib-dynload/winsound*",
+    "lib/python3.*/lib-dynload/_wmi*",  # `platform` would ask WMI, which takes seconds, for what it finds without
 )
-"""What is left out, by path below the runtime's root."""
+"""What is left out, by path below the archive's root."""
 
 
 def unpack(platform: Platform, root: Path, *, whole: bool = False) -> str:
     """Write the runtime's files below a root, and return the name of its library folder, such as `python3.14`."""
-    unpack_runtime(platform.runtime, root, left_out=() if whole else LEFT_OUT)
+    place = _place_of_windows_file if platform.windows else str
+    unpack_runtime(platform.runtime, root, left_out=() if whole else LEFT_OUT, place=place)
     (folder,) = (root / "lib").glob("python3.*/")
     return folder.name
 
 
-def unpack_runtime(runtime: str, root: Path, *, left_out: Sequence[str] = ()) -> None:
-    """Write the files of a runtime of the module, such as `windows-amd64`, below a root, but for patterns of paths."""
+def unpack_runtime(
+    runtime: str, root: Path, *, left_out: Sequence[str] = (), place: Callable[[str], str] = str
+) -> None:
+    """Write the files of a runtime of the module, such as `windows-amd64`, below a root, each where `place` says.
+
+    Those whose place matches a pattern of `left_out` are not written.
+    """
     source = _module() / _DATA / runtime
     for entry in json.loads((source / "files.json").read_text())["files"]:
-        if not any(fnmatch(entry["name"], pattern) for pattern in left_out):
-            _write(source, root, entry)
+        path = place(entry["name"])
+        if not any(fnmatch(path, pattern) for pattern in left_out):
+            _write(source, root / path, entry)
 
 
+@cache
 def version() -> str:
     """Return the runtime's version, such as 3.14.6."""
     said = dict(line.split("=") for line in (_module() / _DATA / "PYTHON_VERSION").read_text().split())
@@ -95,11 +108,17 @@ def _module() -> Path:
     return Path(json.loads(told.stdout)["Dir"])
 
 
-def _write(source: Path, root: Path, entry: dict[str, Any]) -> None:
+def _place_of_windows_file(name: str) -> str:
+    """Return where an archive has a file of Windows' runtime: where it would be on Linux."""
+    library = f"lib/python{version().rpartition('.')[0]}"
+    top, _, below = name.partition("/")
+    return {"Lib": f"{library}/{below}", "DLLs": f"{library}/lib-dynload/{below}"}.get(top, f"lib/{name}")
+
+
+def _write(source: Path, target: Path, entry: dict[str, Any]) -> None:
     name = entry["name"]
     if (source / name).is_dir():
         return
-    target = root / name
     target.parent.mkdir(parents=True, exist_ok=True)
     if "symlink" in entry:
         target.symlink_to(entry["symlink"])

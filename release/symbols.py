@@ -7,12 +7,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import pefile
 from elftools.common.exceptions import ELFError
 from elftools.elf.dynamic import DynamicSection
 from elftools.elf.elffile import ELFFile
 from elftools.elf.gnuversions import GNUVerNeedSection
 
 _GLIBC = re.compile(r"GLIBC_(\d+)\.(\d+)(?:\.\d+)?")
+_SET_OF_WINDOWS = re.compile(r"(api-ms-win-[a-z]+)-.*")
 _CPP = re.compile(r"GLIBCXX_(\d+)\.(\d+)\.(\d+)")
 
 
@@ -43,6 +45,26 @@ def of(root: Path) -> Needs:
             if match := _CPP.fullmatch(version):
                 cpp = max(cpp, (tuple(map(int, match.groups())), name))
     return Needs(*glibc, *cpp, tuple(sorted(libraries)))
+
+
+def libraries_of_windows(root: Path) -> tuple[str, ...]:
+    """Return the libraries that binaries of Windows below a root need and that are not there, in small letters.
+
+    Windows' sets of functions stand as one: `api-ms-win-crt-*.dll` is the universal C runtime.
+    """
+    binaries = [path for path in root.rglob("*") if path.suffix in {".dll", ".exe", ".pyd"}]
+    present = {path.name.lower() for path in binaries}
+    lacking = {library for path in binaries for library in _imported(path)} - present
+    return tuple(sorted({_SET_OF_WINDOWS.sub(r"\1-*.dll", library) for library in lacking}))
+
+
+def _imported(path: Path) -> Iterator[str]:
+    kinds = ("IMPORT", "DELAY_IMPORT")
+    with pefile.PE(path, fast_load=True) as binary:
+        binary.parse_data_directories([pefile.DIRECTORY_ENTRY[f"IMAGE_DIRECTORY_ENTRY_{kind}"] for kind in kinds])
+        for kind in kinds:
+            for library in getattr(binary, f"DIRECTORY_ENTRY_{kind}", ()):
+                yield library.dll.decode("ascii").lower()
 
 
 def _needed(path: Path) -> Iterator[tuple[str, str]]:
