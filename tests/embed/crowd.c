@@ -24,7 +24,7 @@ static int compare(const void *left, const void *right)
 
 static void *caller(void *argument)
 {
-    long number = (long)argument, wrong = 0;
+    long number = (long)(intptr_t)argument, wrong = 0;
     double *took = malloc((size_t)calls * sizeof *took);
     for (long call = 0; call < calls; call++) {
         float values[4], answer[4];
@@ -57,7 +57,7 @@ int main(int argc, char **argv)
     if (count > 64 || lk_start(argv[1], &agent, &error) != LK_OK || lk_load_model(agent, argv[2], "m", &error) != LK_OK)
         return 1;
     for (long number = 0; number < count; number++)
-        pthread_create(&threads[number], NULL, caller, (void *)number);
+        pthread_create(&threads[number], NULL, caller, (void *)(intptr_t)number);
     for (long number = 0; number < count; number++)
         pthread_join(threads[number], NULL);
     return lk_unload_model(agent, "m", &error) == LK_OK && lk_stop(agent, &error) == LK_OK ? 0 : 1;

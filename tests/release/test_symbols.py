@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -38,6 +40,22 @@ def test_a_library_of_the_archive_is_not_asked_of_the_system(tmp_path: Path) -> 
     compiled(tmp_path, "libown.so", "int own(void) { return 0; }\n", "-shared", "-fPIC", "-Wl,-soname,libown.so")
     compiled(tmp_path, "user", "int own(void);\nint main(void) { return own(); }\n", f"-L{tmp_path}", "-l:libown.so")
     assert "libown.so" not in symbols.of(tmp_path).libraries
+
+
+@pytest.mark.skipif(find_spec("ziglang") is None, reason="needs zig: python -m pip install ziglang")
+def test_what_a_windows_binary_asks_of_its_system_is_found(tmp_path: Path) -> None:
+    """Not what lies in the archive, whatever the case of its name."""
+    zig = (sys.executable, "-m", "ziglang", "cc", "-target", "x86_64-windows-gnu", "-nostdlib", "-o")
+    sources = {
+        "own": "__declspec(dllexport) int own(void) { return 0; }\nint DllMain(void) { return 1; }\n",
+        "user": "int own(void);\nvoid ExitProcess(unsigned);\nvoid go(void) { ExitProcess(own()); }\n",
+    }
+    for name, source in sources.items():
+        (tmp_path / f"{name}.c").write_text(source)
+    subprocess.run([*zig, tmp_path / "OWN.dll", tmp_path / "own.c", "-shared", "-e", "DllMain"], check=True)
+    linked = (f"-L{tmp_path}", "-lOWN", "-lkernel32", "-e", "go")
+    subprocess.run([*zig, tmp_path / "user.exe", tmp_path / "user.c", *linked], check=True)
+    assert symbols.libraries_of_windows(tmp_path) == ("kernel32.dll",)
 
 
 def test_what_is_no_binary_asks_for_nothing(tmp_path: Path) -> None:
