@@ -261,31 +261,11 @@ def _plain_configuration(folder: Path, device: Path) -> Path:
     return folder / "agent.json"
 
 
-LIFE = """\
-second start: status 9 reason STATE_IN_USE
-load of nothing: status 5 reason PACKAGE_NOT_FOUND
-load again: status 6 reason MODEL_ALREADY_LOADED
-list without room: status 100 count 1
-models 1 first m
-described 1 x 5 [1,4] 1 y
-predicted y 2 4 6 8 in 16 bytes
-predict without room: status 100 needs 16
-predict of too few bytes: status 3 reason TENSOR_SIZE_MISMATCH
-predict of nothing: status 5 reason MODEL_NOT_FOUND
-predict of no UTF-8: status 3 reason ARGUMENT_INVALID
-capture again: status 6 reason CAPTURE_ID_TAKEN
-captured 1
-unknown capture 3
-unload again: status 5 reason MODEL_NOT_FOUND
-done
-"""
-
-
 def test_a_program_in_c_runs_an_agent(compiled: Compiled, device: Path, tmp_path: Path) -> None:
     """Every function of the header, with every kind of refusal."""
     configuration = _plain_configuration(tmp_path / "plain", device)
     said = compiled.run("life", str(configuration), str(device / "doubled-1.0.tar.gz"))
-    assert said.split("\n", 1)[1] == LIFE
+    assert said.split("\n", 1)[1] == (EMBED / "life.txt").read_text()
 
 
 def test_valgrind_finds_no_fault_in_the_library(compiled: Compiled, device: Path, tmp_path: Path) -> None:

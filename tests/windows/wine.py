@@ -43,17 +43,20 @@ class Wine:
         self._install_project()
 
     def run(self, *arguments: str, seconds: float) -> subprocess.CompletedProcess[str]:
-        """Run Python with arguments, and return what it printed; then end whatever is left in the prefix.
+        """Run Python with arguments, and return what it printed; then end whatever is left in the prefix."""
+        return self.run_program(self.python / "python.exe", *arguments, seconds=seconds)
 
-        Python needs a pipe for its output there.
-        """
+    def run_program(
+        self, program: Path, *arguments: str, seconds: float, search: Path | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a program as `run` does Python; Windows looks for its libraries in the folder `search` too."""
         with (BUILD / "output.txt").open("w+b") as output:
-            command = f'wine "$0" "$@" 2>&1 | cat >"{output.name}"; exit "${{PIPESTATUS[0]}}"'
+            path = {"WINEPATH": windows_path(search)} if search else {}
             try:
                 done = subprocess.run(
-                    ["bash", "-c", command, str(self.python / "python.exe"), *arguments],
+                    _piped(Path(output.name), program, *arguments),
                     cwd=ROOT,
-                    env=self._environment(),
+                    env=self._environment() | path,
                     stdin=subprocess.DEVNULL,
                     timeout=seconds,
                     check=False,
@@ -62,16 +65,26 @@ class Wine:
             except subprocess.TimeoutExpired:
                 code = -1
             finally:
-                subprocess.run(["wineserver", "-k"], env=self._environment(), check=False)
+                self.end()
             output.seek(0)
             return subprocess.CompletedProcess(arguments, code, output.read().decode(errors="replace"))
+
+    def start(self, output: Path, program: Path, *arguments: str) -> subprocess.Popen[bytes]:
+        """Start a program that writes what it prints into a file."""
+        command = _piped(output, program, *arguments)
+        return subprocess.Popen(command, cwd=ROOT, env=self._environment(), stdin=subprocess.DEVNULL)
+
+    def end(self) -> None:
+        """End every program of the prefix."""
+        subprocess.run(["wineserver", "-k"], env=self._environment(), check=False)
 
     def _environment(self) -> dict[str, str]:
         return os.environ | {
             "WINEPREFIX": str(self._prefix),
             "WINEDEBUG": "-all",
+            "LC_ALL": "C.UTF-8",  # how wine reads the names of files
             "WINEDLLOVERRIDES": "mscoree,mshtml=",
-            "PYTHONPATH": "Z:" + str(self.packages).replace("/", "\\"),
+            "PYTHONPATH": windows_path(self.packages),
             "PYTHONDONTWRITEBYTECODE": "1",
             "PYTHONUTF8": "1",
         }
@@ -83,15 +96,8 @@ class Wine:
         abis = ("--abi=cp314", "--abi=abi3", "--abi=none", "--only-binary=:all:", "--ignore-requires-python")
         lock = ("--no-deps", "--no-compile", "--require-hashes", "--requirement", str(REQUIREMENTS))
         subprocess.run([*_PIP, "install", *tags, *abis, *lock, "--target", str(self.packages)], check=True)
-        for module in (self.packages / "numpy").rglob("*.pyd"):
-            content = module.read_bytes()
-            if _MATH in content and b"creal" in content:
-                module.write_bytes(content.replace(_MATH, _OURS.ljust(len(_MATH), b"\0")))
-        zig = (sys.executable, "-m", "ziglang", "cc", "-target", TARGET, "-O2", "-shared", "-o")
-        random = (str(self.python / "bcryptprimitives.dll"), str(LACKING / "bcryptprimitives.c"), "-ladvapi32")
-        subprocess.run([*zig, *random], check=True)
-        math = (str(LACKING / "wine-math.c"), str(LACKING / "wine-math.def"))
-        subprocess.run([*zig, str(self.python / _OURS.decode()), *math], check=True)
+        lead_to_stand_ins(self.packages)
+        add_stand_ins(self.python)
         version = ("reg", "add", r"HKCU\Software\Wine", "/v", "Version", "/d", "win10", "/f")
         subprocess.run(["wine", *version], env=self._environment(), stdout=subprocess.PIPE, check=True)
 
@@ -103,3 +109,31 @@ class Wine:
         shutil.rmtree(self.packages / "lightkeeper", ignore_errors=True)
         for wheel in wheels.glob("lightkeeper-*.whl"):
             shutil.unpack_archive(wheel, self.packages, "zip")
+
+
+def windows_path(path: Path) -> str:
+    """Return a path of this machine as programs below wine see it."""
+    return "Z:" + str(path).replace("/", "\\")
+
+
+def lead_to_stand_ins(packages: Path) -> None:
+    """Have the modules of numpy that need complex numbers look for them in the stand-in."""
+    for module in (packages / "numpy").rglob("*.pyd"):
+        content = module.read_bytes()
+        if _MATH in content and b"creal" in content:
+            module.write_bytes(content.replace(_MATH, _OURS.ljust(len(_MATH), b"\0")))
+
+
+def add_stand_ins(folder: Path) -> None:
+    """Build what wine lacks into a program's folder, where Windows looks for libraries first."""
+    zig = (sys.executable, "-m", "ziglang", "cc", "-target", TARGET, "-O2", "-shared", "-o")
+    random = (str(folder / "bcryptprimitives.dll"), str(LACKING / "bcryptprimitives.c"), "-ladvapi32")
+    subprocess.run([*zig, *random], check=True)
+    math = (str(LACKING / "wine-math.c"), str(LACKING / "wine-math.def"))
+    subprocess.run([*zig, str(folder / _OURS.decode()), *math], check=True)
+
+
+def _piped(output: Path, program: Path, *arguments: str) -> list[str]:
+    """Return the command that runs a program with a pipe for its output, which Python needs there."""
+    command = f'wine "$0" "$@" 2>&1 | cat >"{output}"; exit "${{PIPESTATUS[0]}}"'
+    return ["bash", "-c", command, str(program), *arguments]
