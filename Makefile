@@ -75,7 +75,7 @@ $(TOOLS): $(STAMP) requirements/release-tools.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements/release-tools.txt
 	@touch $@
 
-release: wheels  ## build the archives for devices into dist/ (needs go; ARGS="--platform linux-x64 --authority DIR --region R")
+release: wheels  ## build the archives for devices into dist/ (needs go; ARGS="--platform linux-x64 --authority DIR --region R"; windows-x64 only if named)
 	$(BIN)/python -m release $(ARGS)
 
 test-swap: $(STAMP) ## swap a model 100 times under 8 callers, over each server; no call may fail (a minute)
@@ -111,7 +111,7 @@ $(RELEASE_VENV)/.installed: $(STAMP) release/runtime/go.sum
 test-release-python: $(RELEASE_VENV)/.installed ## run the suite under the archives' own Python (needs go; fifteen minutes; RELEASE_TESTS="FILE …")
 	$(RELEASE_VENV)/bin/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --ignore tests/release $(RELEASE_TESTS)
 
-test-windows: $(TOOLS) ## run the portable tests in a Windows Python under wine (needs wine and go; three minutes)
+test-windows: $(TOOLS) ## run the portable tests, and the archive with its DLL, on Windows' Python under wine (needs wine and go; seven minutes)
 	LIGHTKEEPER_WINDOWS=1 $(BIN)/pytest tests/windows -rP
 
 demo: $(STAMP)   ## read a scanned page through an agent with three signed models

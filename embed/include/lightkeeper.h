@@ -5,8 +5,8 @@
  *     if (lk_start("/etc/lightkeeper/agent.json", &agent, &error) != LK_OK)
  *         fprintf(stderr, "%s [%s]\n", error.message, error.reason);
  *
- * Link with -llightkeeper and keep the archive's folder whole: the library runs the Python runtime that lies beside it,
- * and needs none of the system's.
+ * Link with -llightkeeper (lightkeeper.lib on Windows) and keep the archive's folder whole: the library runs the Python
+ * runtime that lies beside it, and needs none of the system's.
  *
  * Rules:
  * - Every function may be called from any thread, and by many at once. Predict runs in the calling thread.

@@ -277,7 +277,8 @@ static lk_status copy_outputs(PyObject *tensors, lk_output *outputs, size_t *cou
 
 static lk_status lacking(lk_error *error, const char *message)
 {
-    return tell(error, LK_FAILED_PRECONDITION, "RUNTIME_MISSING", message, "keep the archive's folder whole");
+    return tell(error, LK_FAILED_PRECONDITION, "RUNTIME_MISSING", message,
+                "keep the archive's folder whole, and no other Python in the process");
 }
 
 /* Start the runtime where nobody has, and import the module. Leaves the interpreter to whoever asks next. */

@@ -116,6 +116,22 @@ def test_the_library_is_loaded_by_its_path_alone(unpacked: Unpacked, tmp_path: P
     )
 
 
+def test_the_library_refuses_a_process_with_another_python(unpacked: Unpacked) -> None:
+    """Extension modules would find that one, by its name."""
+    library = windows_path(unpacked.root / "bin" / "lightkeeper.dll")
+    program = (
+        "import ctypes\n"
+        f"library = ctypes.CDLL({library!r})\n"
+        "error, agent = ctypes.create_string_buffer(2048), ctypes.c_void_p()\n"
+        "status = library.lk_start(b'none.json', ctypes.byref(agent), error)\n"
+        "print(status, error.raw.replace(bytes(1), b' ').decode())\n"
+    )
+    said = unpacked.wine.run("-c", program, seconds=SECONDS).stdout
+    assert said.startswith("9 "), said
+    assert "RUNTIME_MISSING" in said
+    assert "another python314.dll is in this process" in said
+
+
 def test_the_archives_programs_serve_loopback(
     unpacked: Unpacked, configuration: Path, doubled_package: Path, tmp_path: Path
 ) -> None:
