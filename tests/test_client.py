@@ -137,7 +137,7 @@ def test_refusals_are_exceptions_with_their_facts(client: Client, doubled_packag
         client.load_model(str(doubled_package), "m")
     with pytest.raises(PackageNotFound):
         client.load_model(str(tmp_path / "nothing"), "n")
-    shutil.unpack_archive(doubled_package, tmp_path)
+    shutil.unpack_archive(doubled_package, tmp_path, filter="data")
     (tmp_path / "manifest.json").write_text("{}")
     with pytest.raises(FileChanged) as refused:
         client.load_model(str(tmp_path), "n")

@@ -102,7 +102,7 @@ def test_a_package_may_be_an_archive_a_folder_or_a_file_url(
 ) -> None:
     """Percent-encoding in the URL included."""
     folder = tmp_path / "my models"
-    shutil.unpack_archive(doubled_package, folder)
+    shutil.unpack_archive(doubled_package, folder, filter="data")
     for number, url in enumerate([doubled_package, doubled_package.as_uri(), folder, folder.as_uri()]):
         assert load(application, url, f"m{number}").url == str(url)
     assert "%20" in folder.as_uri()
@@ -159,7 +159,7 @@ def test_a_tampered_package_is_a_failed_precondition(
     application: Application, doubled_package: Path, tmp_path: Path
 ) -> None:
     """The file at fault is in the facts."""
-    shutil.unpack_archive(doubled_package, tmp_path)
+    shutil.unpack_archive(doubled_package, tmp_path, filter="data")
     model = tmp_path / "model.onnx"
     content = bytearray(model.read_bytes())
     content[-1] ^= 1
