@@ -17,6 +17,7 @@ from lightkeeper.config.model import every_key
 from lightkeeper.config.rules import CaptureRule
 from lightkeeper.config.values import Durability, PathBase, Transport, WhenFull
 from lightkeeper.errors import ConfigInvalid, ConfigUnreadable
+from tests.support.systems import posix_only
 
 ENVIRONMENT = {"STATE_DIRECTORY": "/var/lib/here"}
 
@@ -190,6 +191,7 @@ def test_every_key_is_read_into_its_field() -> None:
     }
 
 
+@posix_only
 def test_what_is_left_out_gets_its_default() -> None:
     """The shortest file without a cloud gives the documented defaults."""
     config = accepted(ON_DISK)
@@ -261,6 +263,7 @@ def test_configurations_of_the_field_are_accepted(base: dict[str, str], field: d
     assert isinstance(accepted({**base, **field}), Config)
 
 
+@posix_only
 def test_relative_paths_start_from_the_file_where_it_says_so(tmp_path: Path) -> None:
     """A folder with the configuration and what it names works wherever it is copied, and through a link to the file."""
     relative = {
@@ -377,6 +380,7 @@ def test_bounds_are_accepted_and_what_lies_beyond_is_refused(key: str, low: int,
         assert f"is less than {low}" in faults_of({**ON_DISK, key: low - 1})[key]
 
 
+@posix_only
 def test_none_with_cloud_keeps_captures_on_the_configured_disk_with_one_warning() -> None:
     """Where a disk path is set, captures stay there, and one warning says so."""
     members = {**ON_DISK, "sagemaker_edge_core_capture_data_destination": "Cloud"}
@@ -387,6 +391,7 @@ def test_none_with_cloud_keeps_captures_on_the_configured_disk_with_one_warning(
     assert "captures stay on the disk, in /data/captures" in text
 
 
+@posix_only
 def test_none_with_cloud_and_no_disk_path_keeps_captures_in_the_state_folder() -> None:
     """Without a disk path, captures stay in a folder of the state folder, and the warning names it."""
     members = {

@@ -129,6 +129,7 @@ def test_a_file_system_that_nobody_writes_to_is_a_fault_for_every_user(device: D
     assert fault.key == "sagemaker_edge_core_capture_data_disk_path"
 
 
+@posix_only
 def test_a_path_too_long_for_the_system_is_a_fault(device: Device) -> None:
     """The system's own reason is given."""
     device.members["sagemaker_edge_core_capture_data_disk_path"] = "/" + "x" * 300

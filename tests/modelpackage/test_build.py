@@ -21,6 +21,7 @@ from lightkeeper.modelpackage.golden import GoldenArrays
 from lightkeeper.modelpackage.limits import MIB
 from lightkeeper.modelpackage.signature import Signer
 from lightkeeper.modelpackage.source import Source
+from lightkeeper.system import HAS_MODES
 from tests.support.certificates import LEAF, make, write_signer
 from tests.support.packages import FILES, MANIFEST, Workshop
 
@@ -47,7 +48,7 @@ def test_built_package_is_opened_with_its_golden_arrays(workshop: Workshop) -> N
     path = build.build(Draft(source, MANIFEST, GOLDEN), workshop.signer, workshop.folder / "new" / "out")
     assert path == workshop.folder / "new" / "out" / "probe-1.0.tar.gz"
     assert [entry.name for entry in path.parent.iterdir()] == [path.name]
-    assert stat.S_IMODE(path.stat().st_mode) == 0o644
+    assert not HAS_MODES or stat.S_IMODE(path.stat().st_mode) == 0o644
     with workshop.store().open(str(path)) as package:
         assert package.model.read_bytes() == FILES["model.onnx"]
         golden = package.golden()
@@ -180,7 +181,8 @@ def test_authority_signs_what_devices_trust(workshop: Workshop) -> None:
     made = authority.create(folder, "eu-central-1", NOW)
     assert made.root_certificate == folder / "certs" / "eu-central-1.pem"
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in folder.rglob("*") if path.is_file()}
-    assert modes == {"root.key": 0o600, "signer.key": 0o600, "signer.pem": 0o444, "eu-central-1.pem": 0o444}
+    secret = 0o600 if HAS_MODES else 0o666  # Windows has an access list for it
+    assert modes == {"root.key": secret, "signer.key": secret, "signer.pem": 0o444, "eu-central-1.pem": 0o444}
     workshop.signer = Signer.load(folder)
     workshop.roots = folder / "certs"
     package_folder = workshop.write_folder(workshop.package())

@@ -9,6 +9,7 @@ import pytest
 from lightkeeper.errors import AgentError, RootsMissing, RootsWritable, RootUnusable
 from lightkeeper.modelpackage import roots
 from tests.support.certificates import AUTHORITY, make, write_roots
+from tests.support.systems import posix_only
 
 
 def test_every_pem_counts_and_nothing_else(tmp_path: Path) -> None:
@@ -23,6 +24,7 @@ def test_every_pem_counts_and_nothing_else(tmp_path: Path) -> None:
     assert [root.file for root in found] == ["root-0.pem", "several.pem", "several.pem"]
 
 
+@posix_only
 def test_link_to_a_read_only_file_counts(tmp_path: Path) -> None:
     """A link is judged by the file it leads to (clause 4.7)."""
     elsewhere = write_roots(tmp_path / "elsewhere", make("one", None, AUTHORITY))
@@ -35,6 +37,7 @@ def test_link_to_a_read_only_file_counts(tmp_path: Path) -> None:
         roots.load(folder)
 
 
+@posix_only
 def test_folder_that_everybody_may_write_in_is_refused(tmp_path: Path) -> None:
     """Where everybody may add a root, no root says anything (clause 4.7)."""
     folder = write_roots(tmp_path / "roots", make("one", None, AUTHORITY))
@@ -62,6 +65,7 @@ def test_certificate_that_another_issued_is_no_root(tmp_path: Path) -> None:
     assert refused.value.facts["subject"] == "CN=middle"
 
 
+@posix_only
 def test_dangling_link_is_named(tmp_path: Path) -> None:
     """A link that leads nowhere is refused by name (clause 4.7)."""
     (tmp_path / "gone.pem").symlink_to("nowhere")

@@ -15,6 +15,7 @@ from onnx.external_data_helper import set_external_data
 
 from lightkeeper.errors import SourceUnusable
 from lightkeeper.modelpackage import onnxfile, source
+from tests.support.systems import posix_only
 from tests.support.users import ordinary_user
 
 
@@ -106,6 +107,7 @@ def plain(path: Path) -> Path:
     return path
 
 
+@posix_only
 def test_folder_is_taken_whole_but_for_version_control(tmp_path: Path) -> None:
     """All files of a folder go along, links by their content; the files of git stay (clause 1.3)."""
     folder = tmp_path / "folder"
@@ -161,6 +163,7 @@ def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
             source.find(folder)
 
 
+@posix_only
 def test_links_that_cannot_be_followed_are_refused(tmp_path: Path) -> None:
     """A link to a folder and one that leads nowhere are refused by name."""
     plain(tmp_path / "a" / "model.onnx")
@@ -173,6 +176,7 @@ def test_links_that_cannot_be_followed_are_refused(tmp_path: Path) -> None:
         assert refused.value.facts["file"] == link
 
 
+@posix_only
 def test_a_folder_that_may_not_be_listed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rather than left out of the package."""
     plain(tmp_path / "m" / "model.onnx")

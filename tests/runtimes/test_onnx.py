@@ -31,6 +31,7 @@ from lightkeeper.runtimes.base import Runtime, RuntimeOptions, Session, zeros
 from lightkeeper.runtimes.onnx import OnnxRuntime
 from lightkeeper.tensor import DataType, TensorMetadata
 from tests.support import models
+from tests.support.systems import posix_only
 
 ELEMENTS = {
     DataType.UINT8: TensorProto.UINT8,
@@ -368,6 +369,7 @@ def test_a_strided_input_gives_the_right_answer(opened: Open) -> None:
     assert answer.flags.c_contiguous
 
 
+@posix_only
 def test_external_data_may_be_deleted_after_opening(runtime: Runtime, tmp_path: Path) -> None:
     """The staged package is gone when a model runs, whether its weights were packed or stay mapped."""
     made = models.weighty(512, 256)
@@ -421,6 +423,7 @@ def test_an_answer_outlives_its_model(opened: Open) -> None:
     assert answer.tolist() == [[2, 2, 2, 2]]
 
 
+@posix_only
 @pytest.mark.parametrize("beside", [False, True], ids=["weights inside", "weights beside"])
 def test_the_estimate_covers_what_opening_takes(tmp_path: Path, beside: bool) -> None:
     """A process that opens a model of 128 MiB peaks below the estimate, and the estimate is not twice too much."""
@@ -510,6 +513,7 @@ def test_models_may_be_opened_by_several_threads_at_once(runtime: Runtime, tmp_p
     assert answers == {number: float(number) for number in range(4)}
 
 
+@posix_only
 def test_a_session_has_no_more_threads_than_the_options_say(tmp_path: Path) -> None:
     """One thread is the caller's own; with one thread a session makes none."""
     (tmp_path / "model.onnx").write_bytes(models.doubled())
@@ -549,6 +553,7 @@ print(time.process_time() - before)
     assert float(done.stdout) < 0.4  # twenty pauses of 50 ms spent spinning would be a whole second
 
 
+@posix_only
 def test_a_session_leaves_nothing_in_the_users_home(tmp_path: Path) -> None:
     """ONNX Runtime's telemetry, which would keep an id of the device there, never starts."""
     (tmp_path / "model.onnx").write_bytes(models.doubled())

@@ -6,5 +6,7 @@ import pytest
 
 from lightkeeper.system import HAS_MODES
 
-posix_only = pytest.mark.skipif(not HAS_MODES, reason="made of what POSIX has: modes, groups, limits, named pipes")
+posix_only = pytest.mark.skipif(
+    not HAS_MODES, reason="made of what POSIX has: its paths, modes, groups, limits, links, pipes, /proc"
+)
 windows_only = pytest.mark.skipif(HAS_MODES, reason="made of what Windows lacks")

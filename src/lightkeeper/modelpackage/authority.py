@@ -16,7 +16,7 @@ from lightkeeper.errors import OutputExists, OutputUnwritable
 from lightkeeper.modelpackage import signature
 from lightkeeper.modelpackage.issuer import Issuer, Subject, new_key
 from lightkeeper.names import check_model_name
-from lightkeeper.system import FILE_FLAGS, set_mode
+from lightkeeper.system import set_mode, write_private
 
 ROOT_YEARS = 20
 SIGNER_YEARS = 10
@@ -75,9 +75,12 @@ def _write(contents: dict[Path, tuple[bytes, int]]) -> None:
     try:
         for path, (data, mode) in contents.items():
             path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | FILE_FLAGS, _SECRET)
+            if mode == _SECRET:
+                write_private(path, b"")
+            else:
+                path.touch(_SECRET, exist_ok=False)
             written.append(path)
-            with os.fdopen(descriptor, "wb") as file:
+            with path.open("wb") as file:
                 file.write(data)
                 file.flush()
                 set_mode(file.fileno(), path, mode)

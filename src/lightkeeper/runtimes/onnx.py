@@ -60,7 +60,7 @@ _NOISE = re.compile(
     r"|Load model from .*? failed:\s*"  # a path of the agent's own
     r"|Non-zero status code returned while running "
     r"|/\S+:\d+ [^()]*\([^()]*\)(?: const)?(?: \[with [^]]*\])? "  # where in ONNX Runtime's source
-    r"|\w+\.(?:cc|h):\d+ \w+ "  # the same, shorter
+    r"|\w+\.(?:cc|h):\d+ [\w:]+ "  # the same, shorter
     r"|Please fix either the inputs/outputs or the model\."
 )
 _OUT_OF_MEMORY = re.compile(r"Failed to allocate memory|bad_alloc|bad allocation|smaller than requested bytes")
