@@ -41,6 +41,7 @@ AGENT_SERVES_DEFAULT = True
 """Whether an agent that is told nothing serves that address; it lies in a folder of its own user's."""
 
 _LOCK_LOOK_SECONDS = 0.05
+_REMOVAL_SECONDS = 2.0
 _LOCKED_BYTE = 1 << 30
 """Locks are mandatory here: the byte lies past the end, so that what the file holds can be read all the same."""
 
@@ -141,9 +142,21 @@ def lock_folder(folder: Path) -> FolderLock | None:
 
 
 def wait_for_folder(folder: Path) -> FolderLock:
-    """Lock a folder, once nobody else has it. Raises `OSError`."""
+    """Lock a folder, once nobody else has it. Raises `OSError`.
+
+    A lock file that another thread or process is removing this moment cannot be opened: that is looked at again, but
+    not for long, since it looks like a file that may not be opened at all.
+    """
+    refused_since: float | None = None
     while True:
-        lock = _lock(folder)
+        try:
+            lock = _lock(folder)
+            refused_since = None
+        except PermissionError:
+            refused_since = refused_since or time.monotonic()
+            if time.monotonic() - refused_since > _REMOVAL_SECONDS:
+                raise
+            lock = None
         if lock is not None:
             return lock
         time.sleep(_LOCK_LOOK_SECONDS)
