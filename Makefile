@@ -111,7 +111,7 @@ $(RELEASE_VENV)/.installed: $(STAMP) release/runtime/go.sum
 test-release-python: $(RELEASE_VENV)/.installed ## run the suite under the archives' own Python (needs go; fifteen minutes; RELEASE_TESTS="FILE …")
 	$(RELEASE_VENV)/bin/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --ignore tests/release $(RELEASE_TESTS)
 
-test-windows: $(TOOLS) ## run the portable tests, and the archive with its DLL, on Windows' Python under wine (needs wine and go; seven minutes)
+test-windows: $(TOOLS) ## run the portable tests, and the archive with its DLL, on Windows' Python under wine (needs wine and go; ten minutes)
 	LIGHTKEEPER_WINDOWS=1 $(BIN)/pytest tests/windows -rP
 
 demo: $(STAMP)   ## read a scanned page through an agent with three signed models

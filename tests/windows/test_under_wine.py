@@ -49,7 +49,7 @@ OF_WINE = {
 }
 """Tests that fail by what wine is, and why."""
 
-SECONDS = 400.0
+SECONDS = 600.0
 
 pytestmark = [
     pytest.mark.skipif("LIGHTKEEPER_WINDOWS" not in os.environ, reason="the long way: make test-windows"),
