@@ -21,8 +21,26 @@ from lightkeeper.system import AGENT_SERVES_DEFAULT, HAS_UNIX_SOCKETS
 from lightkeeper.transport import endpoint, status
 from tests.conftest import Stubs
 from tests.support.agents import AgentProcess
+from tests.support.systems import windows_only
 
 GRPCIO = {"lightkeeper_transport": "grpcio"}
+
+
+IN_A_CONSOLE = """
+import ctypes, subprocess, sys, time
+from pathlib import Path
+kernel32 = ctypes.WinDLL("kernel32")
+kernel32.FreeConsole()
+assert kernel32.AllocConsole()
+stay = ctypes.WINFUNCTYPE(ctypes.c_int, ctypes.c_uint32)(lambda event: 1)
+assert kernel32.SetConsoleCtrlHandler(stay, 1)
+agent = subprocess.Popen([sys.executable, "-m", "lightkeeper", "agent", *sys.argv[2:]], stdout=1, stderr=2)
+while not Path(sys.argv[1]).exists():
+    time.sleep(0.05)
+assert kernel32.GenerateConsoleCtrlEvent(0, 0)
+sys.exit(agent.wait())
+"""
+"""A program of Windows that has a console with an agent in it, and presses Ctrl-C when a file appears."""
 
 
 @pytest.fixture
@@ -68,6 +86,23 @@ def test_agent_and_commands_meet_where_neither_is_told_an_address(
         listed = subprocess.run(program, capture_output=True, text=True, check=False, timeout=60)
         assert (listed.returncode, json.loads(listed.stdout)) == (0, {"models": []})
         assert (tmp_path / "lightkeeper" / "agent.endpoint").exists()
+    finally:
+        agent.process.kill()
+        agent.process.wait()
+
+
+@windows_only
+def test_ctrl_c_lets_an_agent_end_in_order(authority: Path, tmp_path: Path) -> None:
+    """As SIGTERM does elsewhere: its file is gone, and it exits with 0."""
+    pressed = tmp_path / "pressed"
+    program = (sys.executable, "-c", IN_A_CONSOLE, str(pressed))
+    agent = AgentProcess(tmp_path, authority / "certs", scheme="loopback", settings=GRPCIO, program=program)
+    try:
+        agent.wait_until_started()
+        pressed.touch()
+        assert agent.process.wait(30) == 0
+        assert [event["calls_finished"] for event in agent.events("agent_stopped")] == [True]
+        assert not agent.socket.exists()
     finally:
         agent.process.kill()
         agent.process.wait()
