@@ -28,18 +28,23 @@ _AT_START = 'import sys\nsys.modules["_wmi"] = None\nimport _winapi\ndel _winapi
 _PIP = (sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check")
 
 
+def _sources() -> bytes:
+    files = (REQUIREMENTS, python.PINNED / "go.sum", Path(__file__), *sorted(LACKING.iterdir()))
+    return b"".join(file.read_bytes() for file in files)
+
+
 class Wine:
-    """One wine prefix with one Python in it, below `build/windows`; it is made anew where the lock has changed."""
+    """One wine prefix with one Python in it, below `build/windows`; it is made anew where what makes it has changed."""
 
     def __init__(self) -> None:
         self.python = BUILD / "python"
         self.packages = BUILD / "packages"
         self._prefix = BUILD / "prefix"
-        made = BUILD / "requirements.txt"
-        if not made.exists() or made.read_bytes() != REQUIREMENTS.read_bytes():
+        made, of = BUILD / "made-of", _sources()
+        if not made.exists() or made.read_bytes() != of:
             shutil.rmtree(BUILD, ignore_errors=True)
             self._make()
-            shutil.copyfile(REQUIREMENTS, made)
+            made.write_bytes(of)
         self._install_project()
 
     def run(self, *arguments: str, seconds: float) -> subprocess.CompletedProcess[str]:
