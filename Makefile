@@ -102,10 +102,10 @@ test-release: wheels  ## build the archives and try them where there is no Pytho
 $(RELEASE_VENV)/.installed: $(STAMP) release/runtime/go.sum
 	@rm -rf $(RELEASE_VENV)
 	$$($(BIN)/python -m release.python) -m venv --without-pip $(RELEASE_VENV)
-	$(BIN)/python -m pip --python $(RELEASE_VENV)/bin/python install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements/dev.txt
-	$(BIN)/python -m pip --python $(RELEASE_VENV)/bin/python install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	PYTHONWARNINGS=ignore::SyntaxWarning $(BIN)/python -m pip --python $(RELEASE_VENV)/bin/python install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements/dev.txt
+	PYTHONWARNINGS=ignore::SyntaxWarning $(BIN)/python -m pip --python $(RELEASE_VENV)/bin/python install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@if ls $(WHEELS)/lightkeeper_wire-*.whl >/dev/null 2>&1; then \
-		$(BIN)/python -m pip --python $(RELEASE_VENV)/bin/python install --quiet --disable-pip-version-check --no-deps --no-index --find-links $(WHEELS) lightkeeper-wire; fi
+		PYTHONWARNINGS=ignore::SyntaxWarning $(BIN)/python -m pip --python $(RELEASE_VENV)/bin/python install --quiet --disable-pip-version-check --no-deps --no-index --find-links $(WHEELS) lightkeeper-wire; fi
 	@touch $@
 
 test-release-python: $(RELEASE_VENV)/.installed ## run the suite under the archives' own Python (needs go; fifteen minutes; RELEASE_TESTS="FILE …")
