@@ -8,6 +8,7 @@ INSTALLED := $(VENV)/.installed
 STAMP := $(VENV)/.wire
 TOOLS := $(VENV)/.release-tools
 RELEASE_VENV := build/release-venv
+RELEASE_PIP := PYTHONWARNINGS=ignore::SyntaxWarning $(BIN)/python -m pip --python $(RELEASE_VENV)/bin/python install --quiet --disable-pip-version-check --no-deps
 RELEASE_TESTS ?= tests
 RELEASE_SHORT := tests/test_local_api.py tests/test_capture_api.py tests/test_paths.py tests/test_offline.py tests/test_client.py
 WIRE_FILES := wire/Cargo.toml wire/Cargo.lock wire/pyproject.toml $(shell find wire/src wire/python wire/vendor -type f -not -name "*.pyc")
@@ -102,10 +103,10 @@ test-release: wheels  ## build the archives and try them where there is no Pytho
 $(RELEASE_VENV)/.installed: $(STAMP) release/runtime/go.sum
 	@rm -rf $(RELEASE_VENV)
 	$$($(BIN)/python -m release.python) -m venv --without-pip $(RELEASE_VENV)
-	PYTHONWARNINGS=ignore::SyntaxWarning $(BIN)/python -m pip --python $(RELEASE_VENV)/bin/python install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements/dev.txt
-	PYTHONWARNINGS=ignore::SyntaxWarning $(BIN)/python -m pip --python $(RELEASE_VENV)/bin/python install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	$(RELEASE_PIP) --require-hashes -r requirements/dev.txt
+	$(RELEASE_PIP) --no-build-isolation -e .
 	@if ls $(WHEELS)/lightkeeper_wire-*.whl >/dev/null 2>&1; then \
-		PYTHONWARNINGS=ignore::SyntaxWarning $(BIN)/python -m pip --python $(RELEASE_VENV)/bin/python install --quiet --disable-pip-version-check --no-deps --no-index --find-links $(WHEELS) lightkeeper-wire; fi
+		$(RELEASE_PIP) --no-index --find-links $(WHEELS) lightkeeper-wire; fi
 	@touch $@
 
 test-release-python: $(RELEASE_VENV)/.installed ## run the suite under the archives' own Python (needs go; fifteen minutes; RELEASE_TESTS="FILE …")

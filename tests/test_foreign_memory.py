@@ -6,7 +6,6 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -18,9 +17,9 @@ import sysv_ipc
 from lightkeeper.client import Client
 from tests.conftest import Stubs
 from tests.support.agents import AgentProcess
+from tests.support.users import OTHER_UID, ordinary_user
 from tests.test_local_api import refusal
 
-OTHER_UID = 65533
 X = np.array([[1, 2, 3, 4]], "<f4")
 
 pytestmark = pytest.mark.skipif(
@@ -52,16 +51,6 @@ def segment() -> Iterator[sysv_ipc.SharedMemory]:
     made.remove()
 
 
-@contextmanager
-def another_user() -> Iterator[None]:
-    """Be another user for the while; connections made meanwhile are that user's, by the kernel's word."""
-    os.seteuid(OTHER_UID)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
-
-
 def test_another_users_call_cannot_have_roots_memory_read(
     open_agent: AgentProcess, doubled_package: Path, segment: sysv_ipc.SharedMemory, stubs: Stubs
 ) -> None:
@@ -75,7 +64,7 @@ def test_another_users_call_cannot_have_roots_memory_read(
     with grpc.insecure_channel(open_agent.address, own) as channel:
         answer = pb_grpc.AgentStub(channel).Predict(request).tensors[0]
         assert np.array_equal(np.frombuffer(answer.byte_data, "<f4"), 2 * X[0])
-    with another_user(), grpc.insecure_channel(open_agent.address, own) as channel:
+    with ordinary_user(), grpc.insecure_channel(open_agent.address, own) as channel:
         code, reason, facts = refusal(lambda: pb_grpc.AgentStub(channel).Predict(request))
     assert (code, reason) == (grpc.StatusCode.INVALID_ARGUMENT, "SHARED_MEMORY_FOREIGN")
     assert (facts["owner_uid"], facts["caller_uid"]) == ("0", str(OTHER_UID))

@@ -14,6 +14,7 @@ from lightkeeper.doctor import Diagnosis, State, access
 from lightkeeper.errors import AgentUnreachable, CallTimedOut, Finding
 from lightkeeper.modelpackage.issuer import Issuer
 from lightkeeper.transport.endpoint import Endpoint
+from tests.support.users import ordinary_user
 
 NOW = datetime.now(UTC)
 
@@ -203,3 +204,15 @@ def test_files_that_are_open_to_others_warn_with_every_command() -> None:
     found = access.file_modes(opened)
     assert (found.state, found.fix) == (State.WARNING, "chmod go-w on it; chmod 600 /k")
     assert access.file_modes([]).state is State.OK
+
+
+def test_a_folder_that_may_not_be_entered_is_the_systems_refusal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And no fault of the doctor's own, on every version of Python."""
+    (tmp_path / "closed").mkdir(0o700)
+    tmp_path.chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    with ordinary_user():
+        found = look("loopback:closed/inner/agent")
+    assert (found.state, found.reason) == (State.FAILED, "SOCKET_DENIED")

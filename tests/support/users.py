@@ -13,7 +13,7 @@ OTHER_UID = 65534
 
 @contextmanager
 def ordinary_user() -> Iterator[None]:
-    """Be a user to whom modes apply; what is opened by now stays open."""
+    """Be a user to whom modes apply; connections made meanwhile are that user's, by the kernel's word."""
     if os.geteuid() != 0:
         pytest.skip("becoming another user needs root")
     os.seteuid(OTHER_UID)

@@ -21,6 +21,7 @@ from lightkeeper.errors import (
     SocketStale,
 )
 from lightkeeper.transport.unix_socket import PATH_LIMIT_BYTES, SocketFile, path_of
+from tests.support.users import ordinary_user
 
 
 @pytest.fixture
@@ -183,13 +184,11 @@ def folder_of_another_user() -> Iterator[Path]:
     """A folder that this process may list but not write: it is another user for the while."""
     folder = Path(tempfile.mkdtemp())
     folder.chmod(0o755)
-    os.seteuid(65533)
-    yield folder
-    os.seteuid(0)
+    with ordinary_user():
+        yield folder
     folder.rmdir()
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="becoming another user needs root")
 def test_a_folder_without_write_permission_is_refused(folder_of_another_user: Path) -> None:
     """The refusal carries the system's reason, and comes before anything is bound."""
     with pytest.raises(SocketDenied) as caught:

@@ -262,11 +262,11 @@ class Journal:
 
     def _connect_memory(self) -> sqlite3.Connection:
         """Return a database in memory with what the last clean stop left in the file."""
-        memory = _connect(":memory:")
         try:
             there = paths.exists(self._path)
         except OSError as error:
             raise SpoolBroken(f"{self._path} cannot be reached: {error.strerror}", file=self._path) from error
+        memory = _connect(":memory:")
         if there:
             file = _connect(os.fspath(self._path))
             try:

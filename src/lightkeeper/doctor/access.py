@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 
+from lightkeeper import paths
 from lightkeeper.doctor.diagnosis import Diagnosis, failed, ok, refused, warning
 from lightkeeper.errors import (
     AgentError,
@@ -117,7 +118,10 @@ def _not_yours(path: Path) -> Diagnosis:
 
 
 def _is_unreadable(entrance: Door) -> bool:
-    return entrance.token is not None and entrance.path.is_file() and not os.access(entrance.path, os.R_OK)
+    try:
+        return entrance.token is not None and paths.is_file(entrance.path) and not os.access(entrance.path, os.R_OK)
+    except OSError:  # in a folder that may not be entered, which the refusal tells
+        return False
 
 
 def _rights(path: Path) -> dict[str, str]:
